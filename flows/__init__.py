@@ -1,0 +1,1 @@
+"""Prefect, and nothing else that imports it: plans as task runs and deployments."""

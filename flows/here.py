@@ -1,0 +1,59 @@
+"""Run the flow in this process, for a person at a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flows.reproduce import HERE, Here, reproduce
+from partseg.errors import PartsegError
+from pipelines.plan import Plan, Selection
+from pipelines.recipe import CONFIGS
+from pipelines.run import Watcher, stopped_by_sigterm
+from pipelines.workspace import Workspace
+
+
+def run_here(
+    plan: Plan, workspace: Workspace, selection: Selection, overrides: dict[str, Any], watcher: Watcher
+) -> Path | None:
+    """Run a plan as a flow; returns the report's page.
+
+    Without a server (``PREFECT_API_URL``) Prefect starts a temporary one of its own.
+
+    Raises:
+        PartsegError: a stage failed for a reason a person can mend.
+    """
+    recipe = plan.recipe
+    named = recipe.path.parent == CONFIGS / "recipes"
+    here = Here(watcher=watcher)
+    token = HERE.set(here)
+    try:
+        with stopped_by_sigterm():
+            state: Any = reproduce(
+                recipe=recipe.path.stem if named else str(recipe.path),
+                profile=recipe.profile,
+                store=workspace.store.url,
+                raw={name: str(folder) for name, folder in workspace.raw.items()} or None,
+                only=list(selection.only) or None,
+                from_stage=list(selection.from_) or None,
+                until=list(selection.until) or None,
+                force=list(selection.force) or None,
+                downstream=selection.downstream,
+                overrides=overrides or None,
+                workers=workspace.workers,
+                home=str(workspace.home),
+                return_state=True,
+            )
+    except RuntimeError as error:
+        if "Failed to reach API" not in str(error):
+            raise
+        raise PartsegError(
+            "the Prefect server does not answer", fix="start it, unset PREFECT_API_URL, or add --no-prefect"
+        ) from error
+    finally:
+        HERE.reset(token)
+    if here.error is not None:
+        raise here.error
+    if not state.is_completed():
+        raise PartsegError(f"the flow run ended as {state.name}: {state.message}")
+    return here.page

@@ -1,0 +1,97 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from partseg.errors import RecipeError
+
+if TYPE_CHECKING:
+    from pipelines.plan import Selection
+    from pipelines.recipe import Recipe
+    from pipelines.workspace import Workspace
+
+RecipeName = Annotated[str, typer.Argument(help="Name of a recipe, or the path of a YAML file.")]
+Profile = Annotated[str | None, typer.Option(help="Profile to merge over the recipe.")]
+Raw = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SOURCE=DIR", help="Folder with the raw files of a source; PARTSEG_RAW_<SOURCE> too."
+    ),
+]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(help="Folder or URL of the store.  [default: $PARTSEG_STORE or <home>/store]"),
+]
+Only = Annotated[
+    list[str] | None, typer.Option(metavar="STAGE", help="Only this stage; inputs from the store.")
+]
+From = Annotated[
+    list[str] | None,
+    typer.Option("--from", metavar="STAGE", help="This stage and everything made from it, again."),
+]
+Until = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="This stage and all it is made from.")]
+Force = Annotated[
+    list[str] | None, typer.Option(metavar="STAGE", help="Run this stage even if it is cached.")
+]
+Downstream = Annotated[bool, typer.Option("--downstream", help="Force what is made from forced stages, too.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="Change a parameter of a stage."),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Worker processes each stage may start.  [default: one per core]")
+]
+
+
+def read_recipe(name: str, profile: str | None, sets: Sequence[str] | None) -> Recipe:
+    """The recipe a command names."""
+    from pipelines.recipe import load_recipe, parse_overrides
+
+    return load_recipe(name, profile=profile, overrides=parse_overrides(sets or ()))
+
+
+def parse_raw(texts: Sequence[str] | None) -> dict[str, Path]:
+    """``["pascal_part=~/data"]`` as a mapping."""
+    found = {}
+    for text in texts or ():
+        source, equals, folder = text.partition("=")
+        if not equals or not source or not folder:
+            raise RecipeError(f"--raw {text} is not understood", fix="write --raw SOURCE=DIR")
+        found[source] = Path(folder)
+    return found
+
+
+def open_workspace(
+    *, store: str | None = None, raw: Sequence[str] | None = None, workers: int | None = None
+) -> Workspace:
+    """The folders and the store of a command."""
+    from pipelines.workspace import Workspace
+
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Workspace.open(store=store, raw=parse_raw(raw), workers=workers)
+
+
+def make_selection(
+    only: Sequence[str] | None,
+    from_: Sequence[str] | None,
+    until: Sequence[str] | None,
+    force: Sequence[str] | None,
+    downstream: bool,
+) -> Selection:
+    """The stages a command names."""
+    from pipelines.plan import Selection
+
+    return Selection(
+        only=tuple(only or ()),
+        from_=tuple(from_ or ()),
+        until=tuple(until or ()),
+        force=tuple(force or ()),
+        downstream=downstream,
+    )

@@ -1,0 +1,87 @@
+"""`partseg run`: make a recipe's artifacts and its report."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from partseg.cli import options
+from partseg.cli.plan import print_plan
+from partseg.cli.tables import console
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipelines.plan import Plan, Selection
+    from pipelines.workspace import Workspace
+
+
+def run(
+    recipe: options.RecipeName,
+    profile: options.Profile = None,
+    raw: options.Raw = None,
+    store: options.StoreUrl = None,
+    only: options.Only = None,
+    from_: options.From = None,
+    until: options.Until = None,
+    force: options.Force = None,
+    downstream: options.Downstream = False,
+    set_: options.Set = None,
+    workers: options.Workers = None,
+    no_prefect: Annotated[
+        bool, typer.Option("--no-prefect", help="Run the stages directly, without Prefect.")
+    ] = False,
+) -> None:
+    """Run a recipe: what is in the store already is not made again.
+
+    Stopped or killed at any moment, the same command goes on where this one ended.
+    """
+    from pipelines.plan import make_plan
+
+    workspace = options.open_workspace(store=store, raw=raw, workers=workers)
+    selection = options.make_selection(only, from_, until, force, downstream)
+    loaded = options.read_recipe(recipe, profile, set_)
+    plan = make_plan(loaded, workspace, selection)
+    print_plan(plan)
+    # Starting Prefect takes a quarter of a minute: not when there is nothing to do and nobody looks.
+    alone = no_prefect or (plan.idle and not os.environ.get("PREFECT_API_URL"))
+    page = _alone(plan, workspace) if alone else _through_prefect(plan, workspace, selection, set_)
+    if page is not None:
+        console().print(f"report: {page}", soft_wrap=True)
+
+
+def _alone(plan: Plan, workspace: Workspace) -> Path | None:
+    from partseg.cli.show import Show
+    from pipelines.orphans import start_watcher
+    from pipelines.run import run_recipe
+
+    if plan.idle:
+        return run_recipe(plan, workspace).page
+    start_watcher()
+    with Show(plan) as show:
+        return run_recipe(plan, workspace, watcher=show).page
+
+
+def _through_prefect(
+    plan: Plan, workspace: Workspace, selection: Selection, sets: list[str] | None
+) -> Path | None:
+    from partseg.cli.show import Show
+    from partseg.errors import PartsegError
+    from pipelines.orphans import start_watcher
+    from pipelines.recipe import parse_overrides
+
+    try:
+        from flows.settings import apply
+
+        apply(workspace.home)
+        start_watcher()
+        with console().status("starting Prefect"):
+            from flows.here import run_here
+    except ImportError as error:
+        raise PartsegError(
+            f"Prefect is not installed ({error})", fix="pip install 'partseg[flows]', or add --no-prefect"
+        ) from error
+    with Show(plan) as show:
+        return run_here(plan, workspace, selection, parse_overrides(sets or ()), show)

@@ -1,0 +1,132 @@
+"""Images in one folder per class, such as ImageNet's training set: image-level labels, no boxes.
+
+Raw folder::
+
+    n02085620/n02085620_7.JPEG        (also .jpg, .jpeg and .png)
+
+The option ``classes`` says which folders are read and which category each one shows; several folders may
+show the same category.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from partseg.datasets.facts import category_facts
+from partseg.errors import SourceError
+from partseg.layout import Category, Finding, ImageRow, Record, image_size
+
+_SUFFIXES = {".jpeg", ".jpg", ".png"}
+
+
+class Options(BaseModel):
+    """Settings of the conversion.
+
+    Attributes:
+        classes: category name of each class folder, or the name of a table in ``data_manifests/categories``.
+        split: name of the split that is written.
+        max_side: images wider or taller than this many pixels are dropped with a finding.
+        per_class: only the first so many images of each folder, in the order of their names.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classes: dict[str, str] | str = "imagenet_voc"
+    split: str = "train"
+    max_side: int | None = None
+    per_class: int | None = None
+
+    def folders(self) -> Mapping[str, str]:
+        """Category name of each class folder."""
+        if isinstance(self.classes, str):
+            classes: Mapping[str, str] = category_facts(self.classes)["classes"]
+            return classes
+        return self.classes
+
+
+def categories(options: Options | None = None) -> tuple[Category, ...]:
+    """One object category per name, ids from 1 in alphabetical order."""
+    folders = (options or Options()).folders()
+    return tuple(
+        Category(
+            category_id=index,
+            name=name,
+            kind="object",
+            synset=",".join(sorted(folder for folder, shown in folders.items() if shown == name)),
+        )
+        for index, name in enumerate(sorted(set(folders.values())), start=1)
+    )
+
+
+def files(root: Path, options: Options | None = None) -> list[str]:
+    """Relative paths of the images that a conversion reads, sorted.
+
+    Raises:
+        SourceError: class folders are missing or empty.
+    """
+    options = options or Options()
+    found: list[str] = []
+    problems: list[str] = []
+    for folder in sorted(options.folders()):
+        names = _images(root / folder)
+        if not names:
+            problems.append(f"{folder}/*.JPEG")
+        found += [f"{folder}/{name}" for name in names[: options.per_class]]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise SourceError(
+            f"not a folder of class folders, missing: {', '.join(problems[:5])}{more}",
+            where=root,
+            fix="name the folder of the class folders, or list the classes it has in the option classes",
+        )
+    return found
+
+
+def splits(root: Path, options: Options | None = None) -> dict[str, list[str]]:
+    """The only split; record names are the relative paths of the images.
+
+    Raises:
+        SourceError: as :func:`files`.
+    """
+    options = options or Options()
+    return {options.split: files(root, options)}
+
+
+def read(root: Path, key: str, options: Options | None = None) -> Record:
+    """One image with its image-level label.
+
+    Raises:
+        SourceError: the image is missing or damaged.
+    """
+    options = options or Options()
+    path = root / key
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise SourceError("the image is missing", where=path, fix="check the raw folder") from None
+    height, width = image_size(content, path)
+    if options.max_side is not None and max(height, width) > options.max_side:
+        message = f"{height}x{width} (height x width) is larger than {options.max_side} pixels"
+        finding = Finding(source_key=key, reason="image-too-large", message=message, image_dropped=True)
+        return Record(image=None, findings=(finding,))
+    name = options.folders()[key.split("/")[0]]
+    label = next(item.category_id for item in categories(options) if item.name == name)
+    row = ImageRow(
+        file_name=key,
+        height=height,
+        width=width,
+        source_key=key,
+        sha256=hashlib.sha256(content).digest(),
+        pos_category_ids=(label,),
+    )
+    return Record(image=row)
+
+
+def _images(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)

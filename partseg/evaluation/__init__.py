@@ -1,0 +1,1 @@
+"""Average precision of predicted parts, and the table predictions are kept in."""

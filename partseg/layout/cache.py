@@ -1,0 +1,145 @@
+"""The working form of a split: uncompressed Arrow files, one record batch each, memory-mapped.
+
+They are rebuilt at will from the parquet files and keyed by those files' sha256. Opening one costs a
+millisecond and no private memory, and all worker processes share its pages.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from partseg.errors import LayoutError
+from partseg.layout.files import replacing_file, sha256_file
+from partseg.layout.manifest import FileEntry
+from partseg.layout.schema import read_parquet
+
+# Bump when the columns below change; old files are then simply not found.
+_VERSION = 1
+
+_IMAGE_COLUMNS = [
+    "image_id",
+    "file_name",
+    "height",
+    "width",
+    "source_key",
+    "ann_offset",
+    "ann_count",
+    "pos_category_ids",
+]
+_ANNOTATION_COLUMNS = [
+    "ann_id",
+    "image_id",
+    "category_id",
+    "parent_id",
+    "bbox",
+    "area",
+    "rle",
+    "is_crowd",
+    "is_ignore",
+    "score",
+    "origin",
+]
+
+
+def default_cache() -> Path:
+    """``$PARTSEG_CACHE``, or ``.partseg/cache`` in the current folder."""
+    return Path(os.environ.get("PARTSEG_CACHE") or Path(".partseg") / "cache")
+
+
+def open_images(folder: Path, entry: FileEntry, cache: Path) -> pa.RecordBatch:
+    """The images of a split as one memory-mapped batch."""
+    return _open(folder, entry, cache, "images", _build_images)
+
+
+def open_annotations(folder: Path, entry: FileEntry, cache: Path) -> pa.RecordBatch:
+    """The annotations of a split as one memory-mapped batch without nulls.
+
+    ``parent_row`` is the parent's row within the image, -1 for an object; a missing ``rle`` is empty, a
+    missing ``score`` nan.
+    """
+    return _open(folder, entry, cache, "annotations", _build_annotations)
+
+
+def _open(
+    folder: Path, entry: FileEntry, cache: Path, kind: str, build: Callable[[Path], pa.RecordBatch]
+) -> pa.RecordBatch:
+    path = cache / "layout" / f"{entry.sha256}.{kind}.v{_VERSION}.arrow"
+    if path.exists():
+        try:
+            return _map(path)
+        except (pa.ArrowInvalid, OSError):  # damaged on disk: it is only a cache
+            path.unlink(missing_ok=True)
+    source = folder / entry.path
+    if not source.is_file():
+        raise LayoutError("a file of the dataset is missing", where=source, fix="fetch or convert it again")
+    if sha256_file(source) != entry.sha256:
+        raise LayoutError(
+            "the file is not the one the manifest describes (sha256 differs)",
+            where=source,
+            fix="fetch or convert the dataset again",
+        )
+    batch = build(source)
+    try:
+        # Two processes may both get here; they write the same bytes and the last rename wins.
+        with (
+            replacing_file(path) as temporary,
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, batch.schema) as writer,
+        ):
+            writer.write_batch(batch)
+    except OSError as error:
+        raise LayoutError(
+            f"the cache cannot be written ({error})",
+            where=path,
+            fix="set PARTSEG_CACHE to a folder with room",
+        ) from error
+    return _map(path)
+
+
+def _map(path: Path) -> pa.RecordBatch:
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+
+
+def _build_images(path: Path) -> pa.RecordBatch:
+    return _one_batch(read_parquet(path, _IMAGE_COLUMNS))
+
+
+def _build_annotations(path: Path) -> pa.RecordBatch:
+    table = read_parquet(path, _ANNOTATION_COLUMNS)
+    parents = pa.array(_parent_rows(table))
+    columns = {
+        "ann_id": table["ann_id"],
+        "category_id": table["category_id"],
+        "parent_row": parents,
+        "bbox": table["bbox"],
+        "area": table["area"],
+        "rle": pc.fill_null(table["rle"], b""),
+        "is_crowd": table["is_crowd"].cast(pa.uint8()),
+        "is_ignore": table["is_ignore"].cast(pa.uint8()),
+        "score": pc.fill_null(table["score"], float("nan")),
+        "origin": table["origin"].unify_dictionaries(),
+    }
+    return _one_batch(pa.table(columns))
+
+
+def _parent_rows(table: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    ann_ids, image_ids = table["ann_id"].to_numpy(), table["image_id"].to_numpy()
+    parent_ids = pc.fill_null(table["parent_id"], -1).to_numpy()
+    first = np.searchsorted(image_ids, image_ids)
+    rows = np.searchsorted(ann_ids, parent_ids) - first
+    return np.where(parent_ids < 0, -1, rows).astype(np.int64)
+
+
+def _one_batch(table: Any) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    if not batches:
+        return pa.record_batch([pa.array([], field.type) for field in table.schema], schema=table.schema)
+    (batch,) = batches
+    return batch

@@ -1,0 +1,109 @@
+"""Whole files and folders that appear at once or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from partseg.errors import LayoutError
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees either the old content or the new one."""
+    with replacing_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """A temporary sibling to write; it takes the place of ``path`` at the end, or vanishes on an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class NewFolder:
+    """A folder written under a temporary name beside its final one.
+
+    The temporary folder is locked while its writer lives, so that what a killed writer left behind is
+    recognised and removed by the next one.
+
+    Args:
+        out: the final path; it must not exist, or be an empty folder.
+
+    Raises:
+        LayoutError: ``out`` is taken.
+    """
+
+    def __init__(self, out: Path) -> None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise LayoutError("already exists", where=out, fix="name a new folder, or delete this one")
+        self.out = out
+        out.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{out.name}.writing-"
+        for left_behind in out.parent.glob(f"{prefix}*"):
+            _remove_if_dead(left_behind)
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
+        self._lock = os.open(self.path, os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def commit(self) -> None:
+        """Give the folder its final name; everything in it is on disk before."""
+        try:
+            for path in sorted(self.path.rglob("*")):
+                _sync(path)
+            self.path.chmod(0o755)
+            _sync(self.path)
+            self.path.replace(self.out)
+            _sync(self.out.parent)
+        finally:
+            self._release()
+
+    def discard(self) -> None:
+        """Remove everything written so far."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _remove_if_dead(folder: Path) -> None:
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+        finally:
+            os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,53 @@
+"""Image files: decoding, and their size as people see them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from partseg.errors import SourceError
+
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNED = {5, 6, 7, 8}  # values that swap height and width
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """The image as uint8 [H, W, 3] RGB, its EXIF orientation applied.
+
+    Raises:
+        SourceError: the file is missing or cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(upright.convert("RGB"))
+    except FileNotFoundError:
+        raise SourceError(
+            "the image is missing", where=path, fix="check the folder of the raw data"
+        ) from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise _damaged(path, error) from error
+
+
+def image_size(content: bytes, where: object) -> tuple[int, int]:
+    """Height and width in pixels of an encoded image, its EXIF orientation applied; only the header is read.
+
+    Raises:
+        SourceError: the bytes are not an image.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION) in _TURNED
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise _damaged(where, error) from error
+    return (width, height) if turned else (height, width)
+
+
+def _damaged(where: object, error: Exception) -> SourceError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return SourceError(f"the image is damaged ({reason})", where=where, fix="download or extract it again")

@@ -1,0 +1,251 @@
+"""Opens datasets in the common layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from partseg.errors import LayoutError
+from partseg.layout.cache import default_cache, open_annotations, open_images
+from partseg.layout.images import read_rgb
+from partseg.layout.manifest import Manifest, SplitEntry, read_manifest
+from partseg.layout.records import Category
+from partseg.layout.schema import read_parquet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageRecord:
+    """One image with its N annotations, every object before its parts. The arrays are read-only.
+
+    Attributes:
+        pos_category_ids: int32 [P], image-level labels.
+        ann_ids: int64 [N].
+        category_ids: int32 [N].
+        parent_rows: int64 [N], row of the part's object in this record, -1 for objects.
+        boxes_xywh: float64 [N, 4], pixels.
+        areas: float64 [N], pixels.
+        rles: COCO compressed counts; None where there is only a box.
+        is_crowd: bool [N]; so is ``is_ignore``.
+        scores: float32 [N], nan where a person made the annotation.
+        origin: "human" or the kind of stage that made the annotation, [N].
+    """
+
+    image_id: int
+    file_name: str
+    height: int
+    width: int
+    source_key: str
+    pos_category_ids: NDArray[np.int32]
+    ann_ids: NDArray[np.int64]
+    category_ids: NDArray[np.int32]
+    parent_rows: NDArray[np.int64]
+    boxes_xywh: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    rles: list[bytes | None]
+    is_crowd: NDArray[np.bool_]
+    is_ignore: NDArray[np.bool_]
+    scores: NDArray[np.float32]
+    origin: list[str]
+
+
+class Split:
+    """One split: a sequence of :class:`ImageRecord`.
+
+    It pickles only its path, so worker processes share the memory-mapped pages. Made by
+    :meth:`Dataset.split`.
+    """
+
+    def __init__(self, folder: Path, name: str, image_root: Path | None, cache: Path) -> None:
+        self.folder, self.name, self.image_root, self.cache = folder, name, image_root, cache
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Split, (self.folder, self.name, self.image_root, self.cache)
+
+    def __repr__(self) -> str:
+        return f"Split({str(self.folder)!r}, {self.name!r})"
+
+    def __len__(self) -> int:
+        return int(self._images.num_rows)
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        """The record of image ``index`` (0-based, in the order of the source)."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        index %= len(self)
+        images, columns = self._images, self._columns
+        start = int(images["ann_offset"][index].as_py())
+        rows = slice(start, start + int(images["ann_count"][index].as_py()))
+        return ImageRecord(
+            image_id=images["image_id"][index].as_py(),
+            file_name=images["file_name"][index].as_py(),
+            height=images["height"][index].as_py(),
+            width=images["width"][index].as_py(),
+            source_key=images["source_key"][index].as_py(),
+            pos_category_ids=np.array(images["pos_category_ids"][index].as_py(), np.int32),
+            ann_ids=columns["ann_id"][rows],
+            category_ids=columns["category_id"][rows],
+            parent_rows=columns["parent_row"][rows],
+            boxes_xywh=columns["bbox"][rows],
+            areas=columns["area"][rows],
+            rles=[
+                rle or None for rle in self._annotations["rle"].slice(start, rows.stop - start).to_pylist()
+            ],
+            is_crowd=columns["is_crowd"][rows],
+            is_ignore=columns["is_ignore"][rows],
+            scores=columns["score"][rows],
+            origin=[self._origins[code] for code in columns["origin"][rows]],
+        )
+
+    def image_path(self, index: int) -> Path:
+        """The image file.
+
+        Raises:
+            LayoutError: the dataset was opened without ``image_root``.
+        """
+        if self.image_root is None:
+            source = self._manifest.image_source
+            raise LayoutError(
+                "the folder of the images is not known",
+                where=self.folder,
+                fix=f"open the dataset with image_root set to the raw folder of {source}",
+            )
+        return self.image_root / str(self._images["file_name"][index].as_py())
+
+    def read_image(self, index: int) -> NDArray[np.uint8]:
+        """The image as uint8 [H, W, 3] RGB, its EXIF orientation applied.
+
+        Raises:
+            SourceError: the file is missing or damaged.
+            LayoutError: its size is not the one recorded, so its masks would not fit.
+        """
+        path = self.image_path(index)
+        image = read_rgb(path)
+        size = (self._images["height"][index].as_py(), self._images["width"][index].as_py())
+        if image.shape[:2] != size:
+            raise LayoutError(
+                "the image is {}x{}, its record says {}x{} (height x width)".format(*image.shape[:2], *size),
+                where=path,
+                fix="use the images that the dataset was converted from",
+            )
+        return image
+
+    def table(self, kind: str) -> Any:
+        """A whole table of the split ("images", "annotations" or "findings") as ``pyarrow.Table``."""
+        entry = {
+            "images": self.entry.images,
+            "annotations": self.entry.annotations,
+            "findings": self.entry.findings,
+        }[kind]
+        return read_parquet(self.folder / entry.path)
+
+    def findings(self) -> Any:
+        """What was dropped or repaired: source_key, reason, message, image_dropped (``pyarrow.Table``)."""
+        return self.table("findings")
+
+    @property
+    def entry(self) -> SplitEntry:
+        """Files and counts of the split as the manifest states them."""
+        return self._manifest.splits[self.name]
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        return read_manifest(self.folder)
+
+    @cached_property
+    def _images(self) -> pa.RecordBatch:
+        return open_images(self.folder, self.entry.images, self.cache)
+
+    @cached_property
+    def _annotations(self) -> pa.RecordBatch:
+        return open_annotations(self.folder, self.entry.annotations, self.cache)
+
+    @cached_property
+    def _origins(self) -> list[str]:
+        return list(self._annotations["origin"].dictionary.to_pylist())
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """Zero-copy views of the fixed-width columns."""
+        batch = self._annotations
+        columns = {
+            name: batch[name].to_numpy()
+            for name in ("ann_id", "category_id", "parent_row", "area", "is_crowd", "is_ignore", "score")
+        }
+        columns["is_crowd"] = columns["is_crowd"].view(np.bool_)
+        columns["is_ignore"] = columns["is_ignore"].view(np.bool_)
+        columns["bbox"] = batch["bbox"].flatten().to_numpy().reshape(-1, 4)
+        columns["origin"] = batch["origin"].indices.to_numpy()
+        return columns
+
+
+class Dataset:
+    """A dataset in the common layout; see :meth:`open`."""
+
+    def __init__(self, folder: Path, manifest: Manifest, image_root: Path | None, cache: Path) -> None:
+        self.folder, self.manifest, self.image_root, self.cache = folder, manifest, image_root, cache
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, image_root: str | Path | None = None, cache: str | Path | None = None
+    ) -> Dataset:
+        """Open the dataset in folder ``path``.
+
+        Args:
+            path: the folder that holds ``dataset.json``.
+            image_root: the local folder of the raw source that holds the images.
+            cache: where working files go; by default ``$PARTSEG_CACHE`` or ``.partseg/cache``.
+
+        Raises:
+            LayoutError: there is no dataset, it is damaged, or its format cannot be read.
+        """
+        folder = Path(path).absolute()
+        root = None if image_root is None else Path(image_root).absolute()
+        where = default_cache() if cache is None else Path(cache)
+        return cls(folder, read_manifest(folder), root, where.absolute())
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self.manifest.splits)
+
+    def split(self, name: str) -> Split:
+        """One split.
+
+        Raises:
+            LayoutError: there is no such split.
+        """
+        if name not in self.manifest.splits:
+            raise LayoutError(
+                f"no split {name!r}", where=self.folder, fix=f"it has: {', '.join(self.manifest.splits)}"
+            )
+        return Split(self.folder, name, self.image_root, self.cache)
+
+    @cached_property
+    def categories(self) -> tuple[Category, ...]:
+        """The category table, in the order of the file."""
+        path = self.folder / self.manifest.categories.path
+        if not path.is_file():
+            raise LayoutError("the category table is missing", where=path, fix="fetch or convert it again")
+        rows = read_parquet(path).to_pylist()
+        return tuple(Category(**{**row, "synonyms": tuple(row["synonyms"])}) for row in rows)
+
+    def category(self, name: str) -> Category:
+        """The category called ``name``.
+
+        Raises:
+            LayoutError: there is none.
+        """
+        for category in self.categories:
+            if category.name == name:
+                return category
+        raise LayoutError(f"no category {name!r}", where=self.folder)

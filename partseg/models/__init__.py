@@ -1,0 +1,1 @@
+"""Detectors with an open vocabulary. ``config`` is plain data and imports no torch."""

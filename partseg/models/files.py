@@ -1,0 +1,96 @@
+"""A trained model on disk: ``model.safetensors`` and ``model.json``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import save_file
+from torch import nn
+
+from partseg.errors import WeightsError
+from partseg.models.backbones import read_tensors
+from partseg.models.config import ModelConfig
+from partseg.models.vlpart import VLPart, build_model
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+
+
+class Vocabulary(BaseModel):
+    """The names a model was trained with and how they became vectors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    names: tuple[str, ...]
+    encoder: str
+    template: str
+
+
+class ModelCard(BaseModel):
+    """What ``model.json`` says about the weights beside it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["partseg-model-1"] = "partseg-model-1"
+    config: ModelConfig
+    vocabulary: Vocabulary | None = None
+    iterations: int = 0
+
+
+def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
+    """Write weights and card into an existing folder; the card last, so it is never without its weights."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    temporary = folder / f".{WEIGHTS}.part"
+    save_file(weights, temporary)
+    _commit(temporary, folder / WEIGHTS)
+    temporary = folder / f".{CARD}.part"
+    temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _commit(temporary, folder / CARD)
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read ``model.json``.
+
+    Raises:
+        WeightsError: there is none, or it is not a model of this format.
+    """
+    path = folder / CARD
+    try:
+        return ModelCard.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise WeightsError("no model here", where=path, fix="give the folder a training wrote") from error
+    except ValidationError as error:
+        raise WeightsError("the model's description cannot be used", where=path, fix=str(error)) from error
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> VLPart:
+    """Build the model of a folder and load its weights; it is in evaluation mode.
+
+    Raises:
+        WeightsError: a file is missing, damaged, or the weights do not fit the description.
+    """
+    model = build_model(read_card(folder).config)
+    load_weights(model, folder / WEIGHTS)
+    return model.to(device).eval()
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load all tensors of a file into a model.
+
+    Raises:
+        WeightsError: the file cannot be read, or its tensors are not exactly those of the model.
+    """
+    try:
+        model.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
+        raise WeightsError("the weights do not fit the model", where=path, fix=str(error)) from error
+
+
+def _commit(temporary: Path, final: Path) -> None:
+    """Make a finished file visible under its name, safely on disk."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(final)

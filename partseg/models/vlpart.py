@@ -1,0 +1,242 @@
+"""VLPart: a detector of objects and parts whose classes are texts.
+
+Sun et al., "Going Denser with Open-Vocabulary Part Segmentation", ICCV 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from partseg.models import boxes as box_ops
+from partseg.models.backbones import STRIDES, TimmBackbone
+from partseg.models.config import InferenceConfig, ModelConfig
+from partseg.models.fpn import FeaturePyramid
+from partseg.models.images import resize, resized_shape, to_batch
+from partseg.models.masks import paste
+from partseg.models.roi_heads import RoiHeads
+from partseg.models.rpn import RegionProposalNetwork
+from partseg.models.structures import Batch, Detections, Proposals, ProposedBoxes
+
+
+class VLPart(nn.Module):
+    """A feature pyramid, a proposal network and region heads with an open vocabulary.
+
+    Args:
+        backbone: the pyramid, strides 4 to 64.
+        proposal_generator: the proposal network.
+        roi_heads: the region heads.
+        config: what the three were built from; its ``inference`` part is the default of :meth:`detect`.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: FeaturePyramid,
+        proposal_generator: RegionProposalNetwork,
+        roi_heads: RoiHeads,
+        config: ModelConfig,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.proposal_generator, self.roi_heads = backbone, proposal_generator, roi_heads
+        self.config = config
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(3, 1, 1), persistent=False)
+
+    def losses(self, batch: Batch, *, amp: torch.dtype | None = None) -> dict[str, Tensor]:
+        """The losses of a batch, already weighted: their sum is what is minimised.
+
+        Args:
+            batch: images and targets on the model's device.
+            amp: a 16-bit type for the backbone and the pyramid; the heads always run in float32, as
+                published.
+        """
+        sizes = [(image.shape[1], image.shape[2]) for image in batch.images]
+        features = self._features(batch.images, amp)
+        anchors, logits, deltas = self.proposal_generator(features)
+        proposals = self.proposal_generator.propose(anchors, logits, deltas, sizes)
+        pooled = features[: len(STRIDES)]
+        if batch.annotation == "part":
+            truth = [target.boxes for target in batch.targets]
+            return {
+                **self.roi_heads.part_losses(
+                    pooled, proposals, batch.targets, batch.text, batch.image_counts
+                ),
+                **self.proposal_generator.losses(anchors, logits, deltas, truth),
+            }
+        heads = (
+            self.roi_heads.image_losses if batch.annotation == "image" else self.roi_heads.parsed_part_losses
+        )
+        # Zero times the proposals' outputs: their weights get gradients of zero, so that the optimiser decays
+        # them as in the published training, where these losses are computed and multiplied by 0.
+        nothing = torch.stack([t.sum() for t in (*logits, *deltas)]).sum() * 0
+        return {**heads(pooled, proposals, batch.targets, batch.text), "loss_rpn_cls": nothing}
+
+    @torch.no_grad()
+    def detect(
+        self, images: Sequence[Tensor], text: Tensor, options: InferenceConfig | None = None
+    ) -> list[Detections]:
+        """Find objects and parts.
+
+        Args:
+            images: uint8 RGB [3, H, W] each, original size.
+            text: [C, D] embeddings of the classes to look for.
+            options: sizes and thresholds; the model's own where not given.
+
+        Returns:
+            One result per image, in the pixels of the original image.
+        """
+        options = options or self.config.inference
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        return self.detect_resized([_resized(image, options) for image in images], text, sizes, options)
+
+    @torch.no_grad()
+    def detect_resized(
+        self,
+        images: Sequence[Tensor],
+        text: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        options: InferenceConfig | None = None,
+    ) -> list[Detections]:
+        """Like :meth:`detect` for images of the network's size; ``sizes`` = (H, W) of the results."""
+        options = options or self.config.inference
+        shapes = [(image.shape[1], image.shape[2]) for image in images]
+        features, proposals = self._proposals(images)
+        refined, scores = self._refine(features, proposals, text)
+        chosen = [
+            self.roi_heads.select(boxes, score, size=shape, options=options)
+            for boxes, score, shape in zip(refined, scores, shapes, strict=True)
+        ]
+        logits = self.roi_heads.mask_logits(features, [boxes for boxes, _, _ in chosen])
+        masks = torch.split(logits.sigmoid(), [len(boxes) for boxes, _, _ in chosen])
+        return [
+            _detections(*found, mask, shape, size, options.mask_threshold)
+            for found, mask, shape, size in zip(chosen, masks, shapes, sizes, strict=True)
+        ]
+
+    @torch.no_grad()
+    def propose(
+        self,
+        images: Sequence[Tensor],
+        text: Tensor,
+        *,
+        limit: int = 512,
+        options: InferenceConfig | None = None,
+    ) -> list[ProposedBoxes]:
+        """The best regions of each image with their class-agnostic corrections.
+
+        Args:
+            images: uint8 RGB [3, H, W] each, original size.
+            text: [C, D] embeddings; only ``class_scores`` depends on them.
+            limit: how many regions per image.
+            options: the sizes the images are resized to; the model's own where not given.
+        """
+        options = options or self.config.inference
+        resized = [_resized(image, options) for image in images]
+        features, found = self._proposals(resized)
+        best = [Proposals(boxes=p.boxes[:limit], logits=p.logits[:limit]) for p in found]
+        refined, scores = self._refine(features, best, text)
+        result = []
+        for image, small, proposal, boxes, score in zip(images, resized, best, refined, scores, strict=True):
+            scale = _scale(small.shape[1:], image.shape[1:], boxes)
+            result.append(
+                ProposedBoxes(
+                    proposals=(proposal.boxes * scale).cpu(),
+                    refined=(box_ops.clip(boxes, small.shape[1], small.shape[2]) * scale).cpu(),
+                    objectness=proposal.logits.sigmoid().cpu(),
+                    class_scores=score.cpu(),
+                )
+            )
+        return result
+
+    def _features(self, images: Sequence[Tensor], amp: torch.dtype | None = None) -> list[Tensor]:
+        batch = to_batch(images, self.pixel_mean, self.pixel_std)
+        with torch.autocast(batch.device.type, dtype=amp, enabled=amp is not None):
+            features = self.backbone(batch)
+        return [feature.float() for feature in features]
+
+    def _proposals(self, images: Sequence[Tensor]) -> tuple[list[Tensor], list[Proposals]]:
+        features = self._features(images)
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        anchors, logits, deltas = self.proposal_generator(features)
+        proposals = self.proposal_generator.propose(anchors, logits, deltas, sizes)
+        return features[: len(STRIDES)], proposals
+
+    def _refine(
+        self, features: Sequence[Tensor], proposals: Sequence[Proposals], text: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Corrected boxes [P, 4] and class scores [P, C] of each image."""
+        regions = [p.boxes for p in proposals]
+        logits, deltas = self.roi_heads.predict(features, regions, text.to(self.pixel_mean.device))
+        scores = self.roi_heads.class_scores(logits, torch.cat([p.logits for p in proposals]))
+        boxes = box_ops.decode(torch.cat(regions), deltas, self.roi_heads.config.box_weights)
+        counts = [len(region) for region in regions]
+        return list(torch.split(boxes, counts)), list(torch.split(scores, counts))
+
+
+def build_model(config: ModelConfig) -> VLPart:
+    """A detector with random weights.
+
+    Raises:
+        RecipeError: timm does not have the backbone, or it lacks a level the pyramid needs.
+    """
+    bottom_up = TimmBackbone(
+        name=config.backbone.name, norm=config.backbone.norm, frozen_stages=config.backbone.frozen_stages
+    )
+    pyramid = FeaturePyramid(bottom_up=bottom_up, channels=config.pyramid_channels)
+    return VLPart(
+        backbone=pyramid,
+        proposal_generator=RegionProposalNetwork(
+            channels=config.pyramid_channels, strides=pyramid.strides, config=config.rpn
+        ),
+        roi_heads=RoiHeads(
+            channels=config.pyramid_channels,
+            strides=STRIDES,
+            text_dim=config.text_dim,
+            temperature=config.temperature,
+            config=config.roi,
+            loss_config=config.losses,
+        ),
+        config=config,
+    )
+
+
+def _resized(image: Tensor, options: InferenceConfig) -> Tensor:
+    height, width = resized_shape(image.shape[1], image.shape[2], options.short_side, options.long_side)
+    pixels = resize(image.cpu().permute(1, 2, 0).contiguous().numpy(), height, width)
+    # A copy: Pillow's buffer is read-only, and torch tensors must not be.
+    return torch.tensor(pixels).permute(2, 0, 1)
+
+
+def _scale(shape: Sequence[int], size: Sequence[int], like: Tensor) -> Tensor:
+    """[4] factors that take xyxy boxes from an image of one (height, width) to another."""
+    x, y = size[1] / shape[1], size[0] / shape[0]
+    return like.new_tensor([x, y, x, y])
+
+
+def _detections(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    masks: Tensor,
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    threshold: float,
+) -> Detections:
+    """Detections taken from the network's pixels (``shape``) to the original's (``size``)."""
+    height, width = size
+    boxes = box_ops.clip(boxes * _scale(shape, size, boxes), height, width)
+    kept = box_ops.non_empty(boxes)
+    boxes = boxes[kept]
+    return Detections(
+        boxes=boxes.cpu(),
+        scores=scores[kept].cpu(),
+        labels=labels[kept].cpu(),
+        rles=tuple(paste(masks[kept], boxes, height, width, threshold)),
+        height=height,
+        width=width,
+    )

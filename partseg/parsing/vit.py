@@ -1,0 +1,108 @@
+"""The vision transformer behind the descriptors: its configuration, weights and images.
+
+Any plain timm vision transformer does. The published one is DINO's ViT-S/8; the released weights
+carry the same tensor names as timm's model, so a converted safetensors file loads as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
+
+from partseg.errors import WeightsError
+
+# Statistics of ImageNet in RGB, as used to train DINO (facebookresearch/dino).
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class ViTConfig(BaseModel):
+    """Size of a vision transformer. The defaults are DINO's ViT-S/8 (``vit_small_patch8_224``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patch_size: int = Field(default=8, ge=1)
+    dim: int = Field(default=384, ge=8)
+    depth: int = Field(default=12, ge=1)
+    heads: int = Field(default=6, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    image_size: int = Field(default=224, ge=8)  # side of the square image the position grid belongs to
+
+
+def build_vit(config: ViTConfig) -> VisionTransformer:
+    """A vision transformer without a classifier, weights drawn from torch's generator."""
+    return VisionTransformer(
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        embed_dim=config.dim,
+        depth=config.depth,
+        num_heads=config.heads,
+        mlp_ratio=config.mlp_ratio,
+        num_classes=0,
+    )
+
+
+def load_vit(weights: Path) -> tuple[VisionTransformer, ViTConfig]:
+    """A model from a safetensors file with its configuration beside it.
+
+    Args:
+        weights: the safetensors file; ``<same name>.json`` holds the :class:`ViTConfig`.
+
+    Raises:
+        WeightsError: a file is missing, unreadable, or its tensors do not fit the configuration.
+    """
+    sidecar = weights.with_suffix(".json")
+    for path in (weights, sidecar):
+        if not path.is_file():
+            raise WeightsError("the descriptor weights are not complete", where=path)
+    try:
+        config = ViTConfig.model_validate(json.loads(sidecar.read_text())["vit"])
+        tensors = load_file(weights)
+    except Exception as error:
+        raise WeightsError(f"cannot be read ({error})", where=weights) from error
+    model = build_vit(config)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if expected != found:
+        wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+        raise WeightsError(
+            f"{len(wrong)} tensors do not fit the configuration, the first is {wrong[0]}: "
+            f"expected {expected.get(wrong[0], 'nothing')}, found {found.get(wrong[0], 'nothing')}",
+            where=weights,
+        )
+    model.load_state_dict(tensors)
+    return model.eval(), config
+
+
+def short_side_size(height: int, width: int, short: int, longest: int) -> tuple[int, int]:
+    """Height and width with the short side at ``short``, but no side longer than ``longest``.
+
+    Rounded half up, the rule of detectron2's ResizeShortestEdge.
+    """
+    scale = min(short / min(height, width), longest / max(height, width))
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def resize(
+    image: npt.NDArray[np.uint8],
+    size: tuple[int, int],
+    method: Image.Resampling = Image.Resampling.BILINEAR,
+) -> npt.NDArray[np.uint8]:
+    """An RGB image [H, W, 3] at another (height, width), antialiased as Pillow does."""
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), method))
+
+
+def normalise(image: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """An RGB image [H, W, 3] of bytes as the network's input, float32 [3, H, W]."""
+    pixels = torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1).float() / 255
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)

@@ -1,0 +1,222 @@
+"""The page itself: content of a report joined with the states and times of one run."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from partseg.errors import PartsegError
+from partseg.report.content import FORMAT
+from partseg.report.curves_svg import Line, chart_svg
+from partseg.report.graph_svg import graph_svg, seconds_text
+
+HEADLINE = ("all", "base", "novel")  # columns of the first table; "all" is the mean over every part class
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSummary:
+    """What became of one stage.
+
+    Attributes:
+        state: "cached", "ran", "skipped", "failed", "blocked" or any other word.
+        seconds: how long it took in this run; None if it did not run.
+        key: its content key.
+        metrics: what it reported.
+    """
+
+    name: str
+    kind: str
+    needs: Sequence[str]
+    state: str
+    seconds: float | None = None
+    key: str = ""
+    metrics: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One run of a recipe. ``started`` is a text for people, ``seconds`` the whole run's duration."""
+
+    recipe: str
+    run_id: str
+    started: str
+    seconds: float
+    stages: Sequence[StageSummary]
+
+
+def render(report_dir: Path, run: RunSummary, destination: Path) -> None:
+    """Write one self-contained HTML file.
+
+    Args:
+        report_dir: what :func:`partseg.report.content.build` wrote.
+        run: the run to describe.
+        destination: the file; it appears complete or not at all.
+
+    Raises:
+        PartsegError: the folder holds no report content of this format.
+    """
+    content = _read(report_dir / "report.json")
+    environment = Environment(
+        loader=PackageLoader("partseg.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "delta": delta,
+        "duration": seconds_text,
+        "picture": lambda path: _data_uri(report_dir / path),
+    }
+    html = environment.get_template("report.html.j2").render(
+        content=content,
+        run=run,
+        graph=Markup(graph_svg(run.stages)),
+        charts=[_chart(curve) for curve in content["curves"]],
+        tables=[table for kind in ("segm", "bbox") if (table := headline_table(content["models"], kind))],
+        classes=class_table(content["models"]),
+        cards=cards(content, run),
+    )
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(html)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(destination)
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage with one decimal; a dash for None."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def delta(value: float | None) -> str:
+    """A difference of fractions in points, with its sign."""
+    if value is None:
+        return ""
+    text = f"{100 * value:+.1f}"
+    return "±0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def headline_table(models: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any] | None:
+    """AP and AP50 over all, base and novel part classes, with the difference to the first model."""
+    rated = [model for model in models if kind in model["results"]]
+    if not rated:
+        return None
+    groups = [g for g in HEADLINE if g == "all" or any(g in m["results"][kind]["groups"] for m in rated)]
+    rows = []
+    for model in rated:
+        result, first = model["results"][kind], rated[0]["results"][kind]
+        cells = []
+        for group in groups:
+            for measure in ("AP", "AP50"):
+                value, reference = _value(result, group, measure), _value(first, group, measure)
+                known = model is not rated[0] and value is not None and reference is not None
+                cells.append({"value": value, "delta": value - reference if known else None})
+        rows.append({"name": model["name"], "description": model["description"], "cells": cells})
+    counts = {g: _class_count(rated[0]["results"][kind], g) for g in groups}
+    title = "Masks" if kind == "segm" else "Boxes"
+    return {"title": title, "groups": groups, "rows": rows, "counts": counts}
+
+
+def _value(result: Mapping[str, Any], group: str, measure: str) -> Any:
+    source = result["stats"] if group == "all" else result["groups"].get(group, {})
+    return source.get(measure)
+
+
+def _class_count(result: Mapping[str, Any], group: str) -> int:
+    if group != "all":
+        return int(result["groups"].get(group, {}).get("classes", 0))
+    return sum(row["ap"] is not None for row in result["classes"])
+
+
+def class_table(models: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """AP50 of masks per class and model, only classes with ground truth."""
+    rated = [model for model in models if "segm" in model["results"]]
+    if not rated:
+        return None
+    by_id = [{row["category_id"]: row for row in m["results"]["segm"]["classes"]} for m in rated]
+    rows = []
+    for row in rated[0]["results"]["segm"]["classes"]:
+        if row["ground_truth"]:
+            values = [table.get(row["category_id"], {}).get("ap50") for table in by_id]
+            change = (
+                values[-1] - values[0] if len(values) > 1 and None not in (values[0], values[-1]) else None
+            )
+            rows.append({**row, "values": values, "change": change})
+    return {"models": [m["name"] for m in rated], "rows": rows}
+
+
+def cards(content: Mapping[str, Any], run: RunSummary) -> list[dict[str, Any]]:
+    """The few numbers a reader wants first."""
+    result: list[dict[str, Any]] = []
+    table = headline_table(content["models"], "segm")
+    if table:
+        last = table["rows"][-1]
+        for i, group in reversed(list(enumerate(table["groups"]))):
+            cell = last["cells"][2 * i + 1]
+            result.append(
+                {
+                    "label": f"Mask AP50, {group} parts",
+                    "value": percent(cell["value"]),
+                    "change": cell["delta"],
+                    "foot": last["name"],
+                }
+            )
+    if content["parsed"]:
+        quality = content["parsed"]["quality"]
+        foot = (
+            f"mean IoU with the hidden truth {percent(quality['mean_iou'])} %"
+            if quality
+            else "pseudo-labelled"
+        )
+        result.append(
+            {
+                "label": "Parsed images",
+                "value": f"{content['parsed']['images']:,}",
+                "change": None,
+                "foot": foot,
+            }
+        )
+    ran = sum(stage.state == "ran" for stage in run.stages)
+    foot = f"{ran} of {len(run.stages)} stages ran" if run.stages else ""
+    result.append({"label": "This run", "value": seconds_text(run.seconds), "change": None, "foot": foot})
+    return result
+
+
+def _chart(curve: Mapping[str, Any]) -> dict[str, Any]:
+    lines = [Line(name=line["name"], x=tuple(line["x"]), y=tuple(line["y"])) for line in curve["lines"]]
+    lines = lines[:8]
+    return {
+        "stage": curve["stage"],
+        "svg": Markup(chart_svg(lines, f"Losses of {curve['stage']}")),
+        "lines": [{"name": line.name, "last": line.y[-1]} for line in lines if line.y],
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise PartsegError(f"no readable report content ({error})", where=path) from error
+    if content.get("format") != FORMAT:
+        raise PartsegError(
+            f"report content of format {content.get('format')}, expected {FORMAT}",
+            where=path,
+            fix="run the report stage again",
+        )
+    return content
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

@@ -1,0 +1,19 @@
+"""A content-addressed store of finished artifacts on a local folder or any fsspec URL.
+
+::
+
+    blobs/ab/<sha256>            immutable files
+    trees/<sha256>.json          sorted [{path, size, sha256}]: a directory; its sha256 is the content digest
+    actions/<key>.json           the commit, written last: what was made from what, when, and how it went
+    claims/<key>/<epoch>.json    one writer per key (see partseg.store.lease)
+    refs/<recipe>/<stage>.json   the last key of every stage of every recipe
+    pins/<key>.json              keys to keep whatever happens
+
+Nothing is executed on reading: the store holds bytes and JSON.
+"""
+
+from partseg.store.lease import Lease
+from partseg.store.store import Action, Store
+from partseg.store.trees import Entry, Tree, file_sha256, tree_of
+
+__all__ = ["Action", "Entry", "Lease", "Store", "Tree", "file_sha256", "tree_of"]

@@ -1,0 +1,131 @@
+"""Writes made-up scenes as the raw files of real datasets, so that the real readers read them.
+
+The same seed gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+
+from partseg.synthetic.world import BASE_CLASSES, CLASSES, Scene, draw_scene
+
+# VOC's class numbers, as Pascal-Part stores them in class_ind.
+_CLASS_IND = {
+    "aeroplane": 1,
+    "bicycle": 2,
+    "bird": 3,
+    "bus": 6,
+    "car": 7,
+    "cat": 8,
+    "cow": 10,
+    "dog": 12,
+    "horse": 13,
+    "motorbike": 14,
+    "sheep": 17,
+}
+_PASCAL, _IMAGENET = 1, 2  # first word of the seeds, so that the two never show the same scene
+
+
+def write_pascal_part(
+    root: Path,
+    *,
+    seed: int,
+    train: int,
+    val: int,
+    size: int = 128,
+    train_classes: Sequence[str] = BASE_CLASSES,
+    val_classes: Sequence[str] = CLASSES,
+    companions: float = 0.15,
+) -> None:
+    """A Pascal-Part folder: ``Annotations_Part``, ``VOCdevkit/VOC2010/{JPEGImages,ImageSets/Main}``.
+
+    Classes take turns, so that any number of images is balanced.
+
+    Args:
+        root: created where it does not exist.
+        seed: any non-negative integer.
+        train: number of training images.
+        val: number of validation images.
+        size: height and width, pixels.
+        train_classes: what training images show; by default without the novel classes.
+        val_classes: what validation images show.
+        companions: share of images with a second, smaller object of the same split's classes.
+    """
+    voc = root / "VOCdevkit" / "VOC2010"
+    folders = mats, images, lists = root / "Annotations_Part", voc / "JPEGImages", voc / "ImageSets" / "Main"
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    plan = (("train", 2008, train, train_classes), ("val", 2010, val, val_classes))
+    for split, year, count, classes in plan:
+        names = [f"{year}_{index:06d}" for index in range(1, count + 1)]
+        for index, name in enumerate(names):
+            random = np.random.default_rng([_PASCAL, seed, year, index])
+            second = classes[int(random.integers(len(classes)))] if random.random() < companions else None
+            scene = draw_scene(classes[index % len(classes)], random, size=size, companion=second)
+            (mats / f"{name}.mat").write_bytes(_mat(name, scene))
+            (images / f"{name}.jpg").write_bytes(_jpeg(scene))
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="ascii")
+
+
+def write_imagenet_folder(
+    root: Path, *, seed: int, per_class: int, classes: Mapping[str, str], size: int = 128
+) -> None:
+    """A folder of class folders, ``<folder>/<folder>_<n>.JPEG``, one object per image.
+
+    Args:
+        root: created where it does not exist.
+        seed: any non-negative integer.
+        per_class: images in each folder.
+        classes: folder name (an ImageNet wnid) to object name, one of ``CLASSES``.
+        size: height and width, pixels.
+    """
+    for number, (folder, name) in enumerate(sorted(classes.items())):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for index in range(per_class):
+            random = np.random.default_rng([_IMAGENET, seed, number, index])
+            scene = draw_scene(name, random, size=size)
+            (root / folder / f"{folder}_{index + 1}.JPEG").write_bytes(_jpeg(scene))
+
+
+def _jpeg(scene: Scene) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(scene.image).save(buffer, "JPEG", quality=93, subsampling=0)
+    return buffer.getvalue()
+
+
+def _mat(name: str, scene: Scene) -> bytes:
+    objects = [
+        {
+            "class": item.name,
+            "class_ind": float(_CLASS_IND[item.name]),
+            "mask": item.mask.astype(np.uint8),
+            "parts": _structs(
+                ("part_name", "mask"),
+                [{"part_name": part, "mask": mask.astype(np.uint8)} for part, mask in item.parts],
+            ),
+        }
+        for item in scene.objects
+    ]
+    anno = {"imname": name, "objects": _structs(("class", "class_ind", "mask", "parts"), objects)}
+    buffer: Any = io.BytesIO()  # scipy's stubs only know paths
+    savemat(buffer, {"anno": _structs(("imname", "objects"), [anno])}, do_compression=True)
+    content = bytearray(buffer.getvalue())
+    # The first 116 bytes are free text; scipy puts the date there.
+    content[:116] = b"MATLAB 5.0 MAT-file, made by partseg".ljust(116)
+    return bytes(content)
+
+
+def _structs(fields: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A MATLAB struct array [1, N]."""
+    array = np.empty((1, len(rows)), dtype=[(field, object) for field in fields])
+    for index, row in enumerate(rows):
+        for field in fields:
+            array[0, index][field] = row[field]
+    return array

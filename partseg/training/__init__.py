@@ -1,0 +1,1 @@
+"""Trains detectors: data, sampling, optimiser, checkpoints, the loop; and runs them over datasets."""

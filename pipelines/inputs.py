@@ -1,0 +1,39 @@
+"""What several kinds of stage do with their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from partseg.errors import RecipeError
+from partseg.layout import Category, Dataset
+from partseg.layout.manifest import read_manifest
+from pipelines.artifact import Artifact
+
+Group = Literal["all", "base", "novel"]
+
+
+def open_dataset(artifact: Artifact) -> Dataset:
+    """The dataset in an artifact, with its images found in the raw source they came from."""
+    source = read_manifest(artifact.path).image_source
+    return Dataset.open(artifact.path, image_root=artifact.raw[source])
+
+
+def chosen(
+    categories: Sequence[Category],
+    *,
+    kind: Literal["object", "part"],
+    group: Group = "all",
+) -> list[Category]:
+    """The categories of one kind, and of one group where the dataset has groups.
+
+    Raises:
+        RecipeError: there are none.
+    """
+    found = [c for c in categories if c.kind == kind and group in ("all", c.group)]
+    if not found:
+        raise RecipeError(
+            f"the dataset has no {kind} categories of group {group}",
+            fix="choose another group, or a dataset whose category table names groups",
+        )
+    return found

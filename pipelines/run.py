@@ -1,0 +1,388 @@
+"""Do what a plan says, stage by stage.
+
+Killed at any moment and started again, a run ends with the same artifacts: a stage counts as done when
+its commit is in the store, and a stage that was interrupted finds its ``work`` directory again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Literal, Protocol
+from uuid import uuid4
+
+from partseg.errors import PartsegError, RecipeError
+from partseg.store import Action, tree_of
+from pipelines.artifact import Artifact, RawRoots, StageContext
+from pipelines.graph import ancestors
+from pipelines.keys import key_of, key_parts
+from pipelines.manifest import Manifest, now, write_atomically
+from pipelines.plan import Plan, Row
+from pipelines.provenance import plain_metrics, provenance
+from pipelines.raw import listing_digest
+from pipelines.recipe import Stage
+from pipelines.workspace import Workspace
+
+Outcome = Literal["built", "cached", "skipped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How one stage went.
+
+    Attributes:
+        stage: its name.
+        kind: its kind.
+        state: built now, found in the store, or not selected.
+        why: reasons, from the plan.
+        key: what the artifact was made from.
+        digest: content digest; None for a skipped stage without an artifact.
+        seconds: wall time in this run.
+        built_seconds: wall time when the artifact was built.
+        size: bytes of the artifact.
+        metrics: what the stage measured when it was built.
+    """
+
+    stage: str
+    kind: str
+    state: Outcome
+    why: tuple[str, ...] = ()
+    key: str | None = None
+    digest: str | None = None
+    seconds: float = 0.0
+    built_seconds: float | None = None
+    size: int | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Watcher(Protocol):
+    """Whoever wants to see a run go by. Called from the thread that runs the stages."""
+
+    def started(self, row: Row) -> None:
+        """A stage is looked at now."""
+
+    def building(self, row: Row) -> None:
+        """It is not in the store: it runs."""
+
+    def progress(self, stage: str, done: int, total: int, message: str) -> None:
+        """``done`` of ``total`` steps."""
+
+    def log(self, stage: str, message: str) -> None:
+        """A line of the stage's log."""
+
+    def finished(self, result: Result) -> None:
+        """The stage ended well."""
+
+    def failed(self, row: Row, error: BaseException) -> None:
+        """The stage did not."""
+
+
+class Unwatched:
+    """Nobody looks."""
+
+    def started(self, row: Row) -> None:
+        """Do nothing."""
+
+    def building(self, row: Row) -> None:
+        """Do nothing."""
+
+    def progress(self, stage: str, done: int, total: int, message: str) -> None:
+        """Do nothing."""
+
+    def log(self, stage: str, message: str) -> None:
+        """Do nothing."""
+
+    def finished(self, result: Result) -> None:
+        """Do nothing."""
+
+    def failed(self, row: Row, error: BaseException) -> None:
+        """Do nothing."""
+
+
+class Run:
+    """One run of a plan: open it with ``with``, call :meth:`stage` for every row, then :meth:`finish`.
+
+    Raises:
+        RecipeError: on opening, if a selected stage is blocked.
+    """
+
+    def __init__(self, plan: Plan, workspace: Workspace, *, watcher: Watcher | None = None) -> None:
+        for row in plan.rows:
+            if row.state == "blocked":
+                raise RecipeError(
+                    f"stage {row.stage} cannot run", where=plan.recipe.label, fix="; ".join(row.why)
+                )
+        self.plan, self.workspace, self.store = plan, workspace, workspace.store
+        self.watcher: Watcher = watcher or Unwatched()
+        self.results: dict[str, Result] = {}
+        self.page: Path | None = None
+        stamp = now()[:19].replace("-", "").replace(":", "")
+        self.run_id = f"{stamp}-{plan.recipe.label}-{uuid4().hex[:6]}"
+        self.folder = workspace.home / "runs" / self.run_id
+        self._manifest = Manifest(self.folder, self._first_manifest())
+
+    def __enter__(self) -> Run:
+        self._manifest.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manifest.__exit__(kind, error, trace)
+
+    def stage(self, name: str) -> Result:
+        """Bring one stage to its artifact: find it in the store, or build it.
+
+        The stages it needs must have been through this before.
+        """
+        row, start = self.plan.row(name), time.monotonic()
+        self.watcher.started(row)
+        try:
+            result = self._skipped(row) if row.state == "skipped" else self._reached(row)
+        except BaseException as error:
+            self._note(name, state="failed" if isinstance(error, Exception) else "stopped", error=str(error))
+            if isinstance(error, Exception) and not isinstance(error, PartsegError):
+                text = "".join(traceback.format_exception(error))
+                write_atomically(self.folder / f"{name}.traceback.txt", text.encode())
+            self.watcher.failed(row, error)
+            raise
+        result = replace(result, seconds=round(time.monotonic() - start, 3))
+        self.results[name] = result
+        self._note(name, **{k: v for k, v in asdict(result).items() if k not in ("stage", "kind")})
+        self.watcher.finished(result)
+        return result
+
+    def artifact(self, name: str) -> Artifact:
+        """The artifact of a stage of this run, laid out on this machine."""
+        digest = self.results[name].digest
+        assert digest is not None, f"{name} has no artifact"
+        return Artifact(
+            stage=name,
+            key=str(self.results[name].key),
+            digest=digest,
+            path=self.store.materialise(digest),
+            raw=self._raw_for([name]),
+        )
+
+    def finish(self) -> Path | None:
+        """Write the report of the run, if its recipe has one; returns the page.
+
+        The kind of stage that offers ``finish(artifact, run_summary, destination)`` adds what is
+        not content (states, seconds) to what its artifact says.
+        """
+        for row in reversed(self.plan.rows):
+            module = self.plan.recipe.stages[row.stage].kind.module
+            if hasattr(module, "finish") and self.results[row.stage].digest is not None:
+                page = self.folder / "report.html"
+                module.finish(self.artifact(row.stage), self.summary(), page)
+                latest = self.workspace.home / "reports" / f"{self.plan.recipe.label}.html"
+                write_atomically(latest, page.read_bytes())
+                self.page = latest
+                break
+        return self.page
+
+    def summary(self) -> dict[str, Any]:
+        """The manifest as it stands: plain data for the report."""
+        return {**self._manifest.data, "published": self.plan.recipe.published, "finished": now()}
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _first_manifest(self) -> dict[str, Any]:
+        recipe = self.plan.recipe
+        return {
+            "run_id": self.run_id,
+            "recipe": recipe.name,
+            "profile": recipe.profile,
+            "description": recipe.description,
+            "store": self.store.url,
+            "stages": [
+                {"stage": row.stage, "kind": row.kind, "needs": list(row.needs), "state": "waiting"}
+                for row in self.plan.rows
+            ],
+        }
+
+    def _note(self, stage: str, **changes: Any) -> None:
+        for entry in self._manifest.data["stages"]:
+            if entry["stage"] == stage:
+                entry.update(changes)
+        self._manifest.save()
+
+    def _skipped(self, row: Row) -> Result:
+        action = self.store.action(row.key) if row.key is not None and row.digest is not None else None
+        return _result(row, "skipped", action)
+
+    def _reached(self, row: Row) -> Result:
+        if row.state == "cached" and row.key is not None:
+            action = self.store.lookup(row.key)
+            if action is not None and action.tree == row.digest:
+                return self._done(row, "cached", action)
+        stage = self.plan.recipe.stages[row.stage]
+        parts = self._parts(stage)
+        key = key_of(parts)
+        action = None if row.forced else self.store.lookup(key)
+        if action is not None:
+            return self._done(row, "cached", action)
+
+        def waiting(owner: str) -> None:
+            self.watcher.log(row.stage, f"waiting for {owner}, which builds the same artifact")
+
+        with self.store.lease(key, waiting=waiting) as lease:
+            action = None if row.forced else self.store.lookup(key)
+            if action is not None:  # somebody built it while we waited
+                return self._done(row, "cached", action)
+            self.watcher.building(row)
+            self._note(row.stage, state="running", key=key, why=list(row.why))
+            out, metrics, seconds = self._build(stage, key)
+            theirs = None if lease.check() else self.store.lookup(key)
+            if theirs is not None:  # we were thought dead, and they were faster
+                return self._done(row, "cached", theirs)
+            facts = self._facts(stage, out, metrics, seconds)
+            action = self.store.publish(key, out, parts=parts, facts=facts)
+            shutil.rmtree(self._work(key), ignore_errors=True)
+        return self._done(row, "built", action)
+
+    def _done(self, row: Row, state: Outcome, action: Action) -> Result:
+        self.store.set_ref(self.plan.recipe.label, row.stage, action.key)
+        return _result(row, state, action)
+
+    def _parts(self, stage: Stage) -> dict[str, Any]:
+        digests = {name: str(self.results[name].digest) for name in stage.needs}
+        listing = self.plan.listings.get(stage.name)
+        return key_parts(
+            stage.kind, stage.params, digests, None if listing is None else listing_digest(listing)
+        )
+
+    def _work(self, key: str) -> Path:
+        return self.workspace.home / "work" / key
+
+    def _build(self, stage: Stage, key: str) -> tuple[Path, dict[str, Any], float]:
+        """Run the stage's function; returns the finished directory, its metrics and the wall time."""
+        work = self._work(key)
+        state = work / "state"
+        state.mkdir(parents=True, exist_ok=True)
+        for left in work.glob(".tmp-*"):  # of a run that was killed; the lease is ours
+            shutil.rmtree(left, ignore_errors=True)
+        out = Path(tempfile.mkdtemp(dir=work, prefix=".tmp-")) / "out"
+        out.mkdir()
+        source = stage.params.raw_source()
+        listing = self.plan.listings.get(stage.name)
+        context = StageContext(
+            work=state,
+            workers=self.workspace.workers,
+            listing=listing,
+            raw_root=self.plan.raw.get(source) if source is not None and listing is not None else None,
+            progress=_StageProgress(self, stage.name),
+        )
+        inputs = {name: self.artifact(name) for name in stage.needs}
+        start = time.monotonic()
+        metrics = stage.kind.run(stage.params, inputs, out, context)
+        return out, plain_metrics(metrics or {}), round(time.monotonic() - start, 3)
+
+    def _facts(self, stage: Stage, out: Path, metrics: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        tree = tree_of(out)
+        if not tree.entries:
+            raise PartsegError("the stage wrote no file", where=stage.name)
+        return {
+            "stage": stage.name,
+            "kind": stage.kind.name,
+            "recipe": self.plan.recipe.label,
+            "inputs": {name: self.results[name].digest for name in stage.needs},
+            "metrics": dict(metrics),
+            "seconds": seconds,
+            "size": tree.size,
+            "files": len(tree.entries),
+            "provenance": {**provenance(), "run_id": self.run_id, "finished": now()},
+        }
+
+    def _raw_for(self, stages: list[str]) -> RawRoots:
+        """Folders of the raw sources among the ancestors; those that a stage made are laid out."""
+        roots = RawRoots()
+        for name in sorted(ancestors(self.plan.recipe.needs, stages)):
+            params = self.plan.recipe.stages[name].params
+            source = params.raw_source()
+            if source is None:
+                continue
+            digest = self.results[name].digest
+            if params.raw_files() is None and digest is not None:
+                roots[source] = self.store.materialise(digest) / "files"
+            elif source in self.plan.raw:
+                roots[source] = self.plan.raw[source]
+        return roots
+
+
+@dataclass(slots=True)
+class _StageProgress:
+    """Passes a stage's progress on: to the watcher at most ten times a second, and to the manifest."""
+
+    run: Run
+    stage: str
+    _last: float = 0.0
+
+    def update(self, done: int, total: int, message: str = "") -> None:
+        moment = time.monotonic()
+        if moment - self._last < 0.1 and done < total:
+            return
+        self._last = moment
+        for entry in self.run._manifest.data["stages"]:
+            if entry["stage"] == self.stage:
+                entry["progress"] = {"done": done, "total": total, "message": message}
+        self.run.watcher.progress(self.stage, done, total, message)
+
+    def log(self, message: str) -> None:
+        with (self.run.folder / f"{self.stage}.log").open("a", encoding="utf-8") as file:
+            file.write(f"{now()} {message}\n")
+        self.run.watcher.log(self.stage, message)
+
+
+def run_recipe(plan: Plan, workspace: Workspace, *, watcher: Watcher | None = None) -> Run:
+    """Run every stage of a plan in order and write the report; returns the finished run.
+
+    Raises:
+        PartsegError: a stage failed for a reason a person can mend.
+    """
+    with Run(plan, workspace, watcher=watcher) as run, stopped_by_sigterm():
+        for row in plan.rows:
+            run.stage(row.stage)
+        run.finish()
+    return run
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM stop the block as Ctrl-C does, so that leases are given back and children ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _result(row: Row, state: Outcome, action: Action | None) -> Result:
+    facts = action.facts if action is not None else {}
+    return Result(
+        stage=row.stage,
+        kind=row.kind,
+        state=state,
+        why=row.why,
+        key=action.key if action is not None else None,
+        digest=action.tree if action is not None else None,
+        built_seconds=facts.get("seconds"),
+        size=facts.get("size"),
+        metrics=facts.get("metrics", {}),
+    )
