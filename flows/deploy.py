@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 POOL = "partseg"
 
 
-def deployments(workspace: Workspace) -> Iterator[RunnerDeployment]:
-    """One deployment per recipe. Paths are settled here: a worker runs flows in a folder of its own."""
-    from prefect.deployments.runner import EntrypointType
+def deployments(workspace: Workspace, *, for_pool: bool) -> Iterator[RunnerDeployment]:
+    """One deployment per recipe. Paths are settled here: a worker runs flows in a folder of its own.
+
+    Args:
+        workspace: store, home and workers of the runs.
+        for_pool: the runs go to a pool's worker, which needs to be told the folder to run in.
+    """
+    from prefect.types.entrypoint import EntrypointType
 
     from flows.reproduce import reproduce
     from pipelines.recipe import load_recipe, recipe_names
@@ -39,7 +44,7 @@ def deployments(workspace: Workspace) -> Iterator[RunnerDeployment]:
             },
             description=recipe.description or None,
             tags=["partseg", *recipe.tags],
-            job_variables={"working_dir": str(Path.cwd())},
+            job_variables={"working_dir": str(Path.cwd())} if for_pool else None,
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         yield made
@@ -71,7 +76,7 @@ def main(
     from prefect import deploy
 
     make_pool(pool)
-    made = list(deployments(workspace))
+    made = list(deployments(workspace, for_pool=True))
     deploy(
         *made,
         work_pool_name=pool,

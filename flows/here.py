@@ -45,11 +45,16 @@ def run_here(
                 return_state=True,
             )
     except RuntimeError as error:
-        if "Failed to reach API" not in str(error):
+        if "ephemeral Prefect API server" in str(error):
+            what, fix = "Prefect's embedded server did not start", "add --no-prefect to run without it"
+        elif "Failed to reach API" in str(error):
+            what, fix = (
+                "the Prefect server does not answer",
+                "start it, unset PREFECT_API_URL, or add --no-prefect",
+            )
+        else:
             raise
-        raise PartsegError(
-            "the Prefect server does not answer", fix="start it, unset PREFECT_API_URL, or add --no-prefect"
-        ) from error
+        raise PartsegError(what, fix=fix) from error
     finally:
         HERE.reset(token)
     if here.error is not None:

@@ -106,7 +106,7 @@ def _serve(workspace: Workspace, api_url: str, limit: int, started: bool) -> Non
 
     from flows.deploy import deployments
 
-    made = list(deployments(workspace))
+    made = list(deployments(workspace, for_pool=False))
     typer.echo(f"{'started' if started else 'found'} a Prefect server: {api_url.removesuffix('/api')}")
     typer.echo("in another terminal:")
     typer.echo(f"  export PREFECT_API_URL={api_url}")

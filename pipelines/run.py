@@ -34,6 +34,9 @@ from pipelines.workspace import Workspace
 
 Outcome = Literal["built", "cached", "skipped"]
 
+PROGRESS_INTERVAL = 0.1
+"""Seconds between two progress reports that are passed on: stages report from inner loops."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -321,7 +324,7 @@ class Run:
 
 @dataclass(slots=True)
 class _StageProgress:
-    """Passes a stage's progress on: to the watcher at most ten times a second, and to the manifest."""
+    """Passes a stage's progress on: to the watcher, now and then, and to the manifest."""
 
     run: Run
     stage: str
@@ -329,7 +332,7 @@ class _StageProgress:
 
     def update(self, done: int, total: int, message: str = "") -> None:
         moment = time.monotonic()
-        if moment - self._last < 0.1 and done < total:
+        if moment - self._last < PROGRESS_INTERVAL and done < total:
             return
         self._last = moment
         for entry in self.run._manifest.data["stages"]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 
-import click
 import typer
 
 from partseg.cli import plan, run, status, store
@@ -40,22 +39,8 @@ def make_app() -> typer.Typer:
 def main() -> None:
     """Run a command. What a person can mend is one line on stderr and exit code 2."""
     try:
-        code = make_app()(standalone_mode=False)
+        make_app()()
     except PartsegError as error:
-        _complain(str(error))
-        code = 2
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        _complain("stopped; the same command goes on where this one ended")
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has seen enough
-        code = 0
-    sys.exit(code)
-
-
-def _complain(message: str) -> None:
-    sys.stdout.flush()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        sys.stdout.flush()
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)

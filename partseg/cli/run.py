@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,7 +48,11 @@ def run(
     print_plan(plan)
     # Starting Prefect takes a quarter of a minute: not when there is nothing to do and nobody looks.
     alone = no_prefect or (plan.idle and not os.environ.get("PREFECT_API_URL"))
-    page = _alone(plan, workspace) if alone else _through_prefect(plan, workspace, selection, set_)
+    try:
+        page = _alone(plan, workspace) if alone else _through_prefect(plan, workspace, selection, set_)
+    except KeyboardInterrupt:
+        print("error: stopped; the same command goes on where this one ended", file=sys.stderr)
+        raise typer.Exit(130) from None
     if page is not None:
         console().print(f"report: {page}", soft_wrap=True)
 

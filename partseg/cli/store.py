@@ -28,7 +28,7 @@ def list_artifacts(
     store: options.StoreUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the artifacts; those no recipe names any more have no stage behind the arrow."""
+    """List the artifacts; gc may remove those marked (unused)."""
     from dataclasses import asdict
 
     opened = _open(store)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -123,11 +124,12 @@ def files(root: Path, options: Options | None = None) -> list[str]:
 def read(root: Path, key: str, options: Options | None = None) -> Record:
     """The image ``key`` with its objects and parts.
 
-    A part whose known name has no category, an empty mask and masks that do not fit the image become
-    findings.
+    Its image-level labels are the classes of its objects. A part whose known name has no category and an
+    empty mask become findings.
 
     Raises:
-        SourceError: a file is missing or damaged, or holds an unknown class or part name.
+        SourceError: a file is missing or damaged, holds an unknown class or part name, or a mask does not
+            fit the image.
     """
     options = options or Options()
     mat, image = root / _MATS / f"{key}.mat", root / _IMAGES / f"{key}.jpg"
@@ -143,8 +145,10 @@ def read(root: Path, key: str, options: Options | None = None) -> Record:
     sizes = {mask.shape for _, mask, parts in objects for mask in (mask, *(part for _, part in parts))}
     if wrong := sizes - {(height, width)}:
         other = "x".join(str(side) for side in sorted(wrong)[0])
-        return _dropped(
-            key, "size-mismatch", f"a mask is {other}, the image {height}x{width} (height x width)"
+        raise SourceError(
+            f"a mask of {key} is {other}, but its image is {height}x{width} (height x width)",
+            where=mat,
+            fix=f"{image.name} and this file do not belong together: {_GET_IT} again",
         )
     annotations, findings = _annotate(mat, key, objects)
     row = ImageRow(
@@ -153,6 +157,7 @@ def read(root: Path, key: str, options: Options | None = None) -> Record:
         width=width,
         source_key=key,
         sha256=hashlib.sha256(content).digest(),
+        pos_category_ids=tuple(dict.fromkeys(row.category_id for row in annotations if row.parent is None)),
         extra=_voc_objects(root / _XMLS / f"{key}.xml"),
     )
     return Record(image=row, annotations=tuple(annotations), findings=tuple(findings))
@@ -290,13 +295,10 @@ def _voc_objects(xml: Path) -> dict[str, Any] | None:
 
 
 def _read_list(path: Path) -> list[str]:
-    names = path.read_text(encoding="ascii").split()
-    if (
-        repeated := {name for name in names if names.count(name) > 1}
-        if len(set(names)) < len(names)
-        else None
-    ):
-        raise SourceError(f"{sorted(repeated)[0]} is listed twice", where=path, fix="repair the list")
+    names = path.read_text(encoding="utf-8", errors="replace").split()
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise SourceError(f"{repeated[0]} is listed twice", where=path, fix="repair the list")
     return names
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -82,28 +83,28 @@ class Split:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         index %= len(self)
-        images, columns = self._images, self._columns
-        start = int(images["ann_offset"][index].as_py())
-        rows = slice(start, start + int(images["ann_count"][index].as_py()))
+        image, columns = self._image_columns, self._columns
+        start = int(image["ann_offset"][index])
+        stop = start + int(image["ann_count"][index])
+        rows = slice(start, stop)
+        labels = self._labels
         return ImageRecord(
-            image_id=images["image_id"][index].as_py(),
-            file_name=images["file_name"][index].as_py(),
-            height=images["height"][index].as_py(),
-            width=images["width"][index].as_py(),
-            source_key=images["source_key"][index].as_py(),
-            pos_category_ids=np.array(images["pos_category_ids"][index].as_py(), np.int32),
+            image_id=int(image["image_id"][index]),
+            file_name=self._file_names[index].as_py(),
+            height=int(image["height"][index]),
+            width=int(image["width"][index]),
+            source_key=self._source_keys[index].as_py(),
+            pos_category_ids=labels.values[labels.offsets[index] : labels.offsets[index + 1]],
             ann_ids=columns["ann_id"][rows],
             category_ids=columns["category_id"][rows],
             parent_rows=columns["parent_row"][rows],
             boxes_xywh=columns["bbox"][rows],
             areas=columns["area"][rows],
-            rles=[
-                rle or None for rle in self._annotations["rle"].slice(start, rows.stop - start).to_pylist()
-            ],
+            rles=self._rles(start, stop),
             is_crowd=columns["is_crowd"][rows],
             is_ignore=columns["is_ignore"][rows],
             scores=columns["score"][rows],
-            origin=[self._origins[code] for code in columns["origin"][rows]],
+            origin=[self._origins[code] for code in columns["origin"][rows].tolist()],
         )
 
     def image_path(self, index: int) -> Path:
@@ -119,7 +120,7 @@ class Split:
                 where=self.folder,
                 fix=f"open the dataset with image_root set to the raw folder of {source}",
             )
-        return self.image_root / str(self._images["file_name"][index].as_py())
+        return self.image_root / str(self._file_names[index].as_py())
 
     def read_image(self, index: int) -> NDArray[np.uint8]:
         """The image as uint8 [H, W, 3] RGB, its EXIF orientation applied.
@@ -130,7 +131,7 @@ class Split:
         """
         path = self.image_path(index)
         image = read_rgb(path)
-        size = (self._images["height"][index].as_py(), self._images["width"][index].as_py())
+        size = (int(self._image_columns["height"][index]), int(self._image_columns["width"][index]))
         if image.shape[:2] != size:
             raise LayoutError(
                 "the image is {}x{}, its record says {}x{} (height x width)".format(*image.shape[:2], *size),
@@ -169,6 +170,38 @@ class Split:
     def _annotations(self) -> pa.RecordBatch:
         return open_annotations(self.folder, self.entry.annotations, self.cache)
 
+    def _rles(self, start: int, stop: int) -> list[bytes | None]:
+        offsets = self._rle_offsets[start : stop + 1].tolist()
+        return [bytes(self._rle_data[a:b]) or None for a, b in pairwise(offsets)]
+
+    @cached_property
+    def _rle_offsets(self) -> NDArray[np.int64]:
+        _, offsets, _ = self._annotations["rle"].buffers()
+        return np.frombuffer(offsets, np.int64) if offsets is not None else np.zeros(1, np.int64)
+
+    @cached_property
+    def _rle_data(self) -> memoryview:
+        data = self._annotations["rle"].buffers()[2]
+        return memoryview(data if data is not None else b"")
+
+    @cached_property
+    def _labels(self) -> _Lists:
+        column = self._images["pos_category_ids"]
+        return _Lists(column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy())
+
+    @cached_property
+    def _file_names(self) -> pa.StringArray:
+        return self._images["file_name"]
+
+    @cached_property
+    def _source_keys(self) -> pa.StringArray:
+        return self._images["source_key"]
+
+    @cached_property
+    def _image_columns(self) -> dict[str, NDArray[Any]]:
+        names = ("image_id", "height", "width", "ann_offset", "ann_count")
+        return {name: self._images[name].to_numpy() for name in names}
+
     @cached_property
     def _origins(self) -> list[str]:
         return list(self._annotations["origin"].dictionary.to_pylist())
@@ -186,6 +219,13 @@ class Split:
         columns["bbox"] = batch["bbox"].flatten().to_numpy().reshape(-1, 4)
         columns["origin"] = batch["origin"].indices.to_numpy()
         return columns
+
+
+class _Lists(NamedTuple):
+    """A column of lists: all values end to end, and where each list starts."""
+
+    values: NDArray[np.int32]
+    offsets: NDArray[np.int32]
 
 
 class Dataset:

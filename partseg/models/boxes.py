@@ -19,9 +19,9 @@ def area(boxes: Tensor) -> Tensor:
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union [N, M] of boxes [N, 4] and [M, 4]; 0 where two boxes do not meet."""
-    low = torch.maximum(first[:, None, :2], second[None, :, :2])
-    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    intersection = (high - low).clamp_(min=0).prod(dim=2)
+    width = torch.minimum(first[:, None, 2], second[:, 2]) - torch.maximum(first[:, None, 0], second[:, 0])
+    height = torch.minimum(first[:, None, 3], second[:, 3]) - torch.maximum(first[:, None, 1], second[:, 1])
+    intersection = width.clamp_(min=0) * height.clamp_(min=0)
     union = area(first)[:, None] + area(second)[None, :] - intersection
     # Where nothing intersects, the union may be 0 as well.
     return torch.where(intersection > 0, intersection / union, 0.0)

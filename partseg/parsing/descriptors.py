@@ -13,24 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional
 
 from partseg.errors import WeightsError
-
-
-class DescriptorConfig(BaseModel):
-    """How descriptors are read from a vision transformer. The defaults are the published ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    stride: int = Field(default=4, ge=1)  # pixels between patches; the patch size means no overlap
-    short_side: int = Field(default=224, ge=8)  # pixels; 336 for the golden sets
-    long_side: int = Field(default=672, ge=8)  # pixels, at most; 996 for the golden sets
-    saliency_heads: tuple[int, ...] = (0, 2, 4, 5)
-    saliency_threshold: float = Field(default=0.05, ge=0, le=1)
+from partseg.parsing.config import DescriptorConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,30 +73,63 @@ class Describer:
         Returns:
             B features, on the device of the model.
         """
-        tokens, grid = embed_patches(self.model, images.to(self.device), self.config.stride)
-        last = _last_block(self.model)
-        for block in self.model.blocks[:-1]:
-            tokens = block(tokens)
-        captured: list[Tensor] = []
-        handle = last.attn.qkv.register_forward_hook(lambda _module, _inputs, out: captured.append(out))
-        try:
-            out = last(tokens)
-        finally:
-            handle.remove()
-        b, n, _ = captured[0].shape
-        heads = last.attn.num_heads
-        qkv = captured[0].reshape(b, n, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        query, key = qkv[0], qkv[1]  # [B, heads, 1 + h * w, D / heads]
-        saliency = class_attention(query, key, last.attn.scale)[:, list(self.config.saliency_heads)].mean(1)
-        keys = key[:, :, 1:].permute(0, 2, 3, 1).reshape(b, n - 1, -1)
+        seen = run_blocks(self.model, images.to(self.device), self.config.stride)
+        heads = list(self.config.saliency_heads)
+        saliency = class_attention(seen.query, seen.key, seen.scale)[:, heads].mean(1)
         return [
-            Features(token=out[i, 0], descriptors=keys[i], saliency=min_max(saliency[i]), grid=grid)
-            for i in range(b)
+            Features(
+                token=seen.tokens[i, 0],
+                descriptors=seen.keys[i],
+                saliency=min_max(saliency[i]),
+                grid=seen.grid,
+            )
+            for i in range(len(images))
         ]
 
     def foreground(self, features: Features) -> Tensor:
         """Patches the class token attends to, bool [h, w]."""
         return (features.saliency > self.config.saliency_threshold).view(features.grid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a forward pass leaves behind.
+
+    Attributes:
+        tokens: output of the last block, before the final norm, [B, 1 + h * w, D].
+        query: of the last block, [B, heads, 1 + h * w, D / heads].
+        key: the same shape.
+        scale: what products of the two are multiplied by.
+        grid: (h, w).
+    """
+
+    tokens: Tensor
+    query: Tensor
+    key: Tensor
+    scale: float
+    grid: tuple[int, int]
+
+    @property
+    def keys(self) -> Tensor:
+        """Keys of the patches, heads interleaved, [B, h * w, D]."""
+        return self.key[:, :, 1:].permute(0, 2, 3, 1).flatten(2)
+
+
+def run_blocks(model: VisionTransformer, images: Tensor, stride: int) -> Seen:
+    """Images [B, 3, H, W] through all blocks, with patches ``stride`` pixels apart."""
+    tokens, grid = embed_patches(model, images, stride)
+    for block in model.blocks[:-1]:
+        tokens = block(tokens)
+    last = _last_block(model)
+    captured: list[Tensor] = []
+    handle = last.attn.qkv.register_forward_hook(lambda _module, _inputs, out: captured.append(out))
+    try:
+        tokens = last(tokens)
+    finally:
+        handle.remove()
+    b, n, _ = captured[0].shape
+    qkv = captured[0].reshape(b, n, 3, int(last.attn.num_heads), -1).permute(2, 0, 3, 1, 4)
+    return Seen(tokens=tokens, query=qkv[0], key=qkv[1], scale=float(last.attn.scale), grid=grid)
 
 
 def _last_block(model: VisionTransformer) -> Any:

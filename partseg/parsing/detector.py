@@ -9,11 +9,15 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from partseg.models.vlpart import VLPart
-from partseg.parsing.parser import FoundParts, ParserConfig
+from partseg.parsing.config import ParserConfig
+from partseg.parsing.parser import FoundParts
 
 
 class ModelDetector:
     """A detector with the names it looks for.
+
+    Images are looked at one by one: in a batch they would be padded to a common size, which moves
+    scores, and labels must not depend on what else is in a batch.
 
     Args:
         model: in evaluation mode, on its device.
@@ -40,12 +44,13 @@ class ModelDetector:
                 names=[self.names[label] for label in found.labels.tolist()],
                 rles=found.rles,
             )
-            for found in self.model.detect(images, self.text, options)
+            for image in images
+            for found in self.model.detect([image], self.text, options)
         ]
 
     def refine(self, images: list[Tensor], config: ParserConfig) -> list[Tensor]:
         """Boxes of anything part-like in each image, xyxy [M, 4]."""
-        proposed = self.model.propose(images, self.text, limit=config.proposals)
+        proposed = [self.model.propose([image], self.text, limit=config.proposals)[0] for image in images]
         by_class = config.candidates_ranked_by == "first_class"
         return [
             suppress(p.refined, p.class_scores[:, 0] if by_class else p.objectness, config) for p in proposed

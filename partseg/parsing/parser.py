@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -35,29 +34,13 @@ from partseg.layout import (
     rle_area,
     rle_to_mask,
 )
+from partseg.parsing.config import ParserConfig
 from partseg.parsing.descriptors import Describer
 from partseg.parsing.index import BaseImages, BaseIndex, query_pixels
 from partseg.parsing.naming import rename
 from partseg.parsing.transfer import best_match, nearest, transfer
 from partseg.parsing.vit import resize
 from partseg.progress import Progress, Silent
-
-
-class ParserConfig(BaseModel):
-    """What counts as a found part. The defaults are the published ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    score_threshold: float = Field(default=0.7, ge=0, le=1)  # detections above it are kept
-    nms_iou: float = Field(default=0.3, gt=0, le=1)
-    max_detections: int = Field(default=100, ge=1)
-    proposals: int = Field(default=512, ge=1)  # of the detector, to confirm transferred boxes
-    match_iou: float = Field(default=0.3, ge=0, le=1)  # a transferred box needs more overlap than this
-    # VLPart ranks these candidates by the score of whatever class comes first in the vocabulary.
-    candidates_ranked_by: Literal["first_class", "objectness"] = "first_class"
-    # The published detector sees the picture after it was made small for the descriptors.
-    detector_sees: Literal["original", "descriptor"] = "descriptor"
-    separator: str = Field(default=":", min_length=1)  # between object and part in category names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

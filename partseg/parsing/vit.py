@@ -13,28 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
 from partseg.errors import WeightsError
+from partseg.parsing.config import ViTConfig
 
 # Statistics of ImageNet in RGB, as used to train DINO (facebookresearch/dino).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-
-
-class ViTConfig(BaseModel):
-    """Size of a vision transformer. The defaults are DINO's ViT-S/8 (``vit_small_patch8_224``)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    patch_size: int = Field(default=8, ge=1)
-    dim: int = Field(default=384, ge=8)
-    depth: int = Field(default=12, ge=1)
-    heads: int = Field(default=6, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
-    image_size: int = Field(default=224, ge=8)  # side of the square image the position grid belongs to
 
 
 def build_vit(config: ViTConfig) -> VisionTransformer:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Protocol
 
-WIDTH, HEIGHT = 138, 50  # of a node, in SVG units
-GAP_X, GAP_Y = 38, 18
+WIDTH, HEIGHT = 124, 50  # of a node, in SVG units
+GAP_X, GAP_Y = 26, 16
 MARGIN = 6
 
 
@@ -88,15 +88,19 @@ def graph_svg(stages: Sequence[StageLike]) -> str:
     """
     if not stages:
         return ""
-    places = arrange({stage.name: stage.needs for stage in stages})
+    needs = {stage.name: stage.needs for stage in stages}
+    places = arrange(needs)
     width = (1 + max(p.column for p in places.values())) * (WIDTH + GAP_X) - GAP_X + 2 * MARGIN
     height = (1 + max(p.row for p in places.values())) * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN
     edges = [
-        _edge(places[need], places[stage.name]) for stage in stages for need in stage.needs if need in places
+        _edge(places[need], places[stage.name], implied(need, stage.name, needs))
+        for stage in stages
+        for need in stage.needs
+        if need in places
     ]
     nodes = [_node(stage, places[stage.name]) for stage in stages]
     return (
-        f'<svg class="graph" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
+        f'<svg class="graph" viewBox="0 0 {width:g} {height:g}" style="max-width:{width:g}px" '
         f'role="img" aria-label="Graph of {len(stages)} stages">{"".join(edges)}{"".join(nodes)}</svg>'
     )
 
@@ -105,25 +109,45 @@ def _corner(place: Place) -> tuple[float, float]:
     return MARGIN + place.column * (WIDTH + GAP_X), MARGIN + place.row * (HEIGHT + GAP_Y)
 
 
-def _edge(start: Place, end: Place) -> str:
+def implied(need: str, name: str, needs: Mapping[str, Sequence[str]]) -> bool:
+    """Whether ``name`` also depends on ``need`` by way of another stage."""
+    todo, seen = [other for other in needs[name] if other != need], set[str]()
+    while todo:
+        other = todo.pop()
+        if need in needs.get(other, ()):
+            return True
+        if other not in seen:
+            seen.add(other)
+            todo += needs.get(other, ())
+    return False
+
+
+def _edge(start: Place, end: Place, faint: bool) -> str:
     (x0, y0), (x1, y1) = _corner(start), _corner(end)
     x0, y0, y1 = x0 + WIDTH, y0 + HEIGHT / 2, y1 + HEIGHT / 2
     bend = max(16.0, (x1 - x0) / 2)
-    return f'<path class="edge" d="M{x0:g} {y0:g}C{x0 + bend:g} {y0:g} {x1 - bend:g} {y1:g} {x1:g} {y1:g}"/>'
+    kind = "edge faint" if faint else "edge"
+    return (
+        f'<path class="{kind}" d="M{x0:g} {y0:g}C{x0 + bend:g} {y0:g} {x1 - bend:g} {y1:g} {x1:g} {y1:g}"/>'
+    )
 
 
 def _node(stage: StageLike, place: Place) -> str:
     x, y = _corner(place)
-    time = "" if stage.seconds is None else seconds_text(stage.seconds)
-    name = stage.name if len(stage.name) <= 19 else stage.name[:18] + "…"
+    time = "" if stage.seconds is None else _short_time(stage.seconds)
+    name = stage.name if len(stage.name) <= 15 else stage.name[:14] + "…"
     return (
         f'<g class="node state-{escape(stage.state)}" transform="translate({x:g} {y:g})">'
         f"<title>{escape(stage.name)} ({escape(stage.kind)}): {escape(stage.state)} {time}</title>"
         f'<rect width="{WIDTH}" height="{HEIGHT}" rx="9"/><circle cx="14" cy="18" r="4"/>'
-        f'<text class="name" x="25" y="22">{escape(name)}</text>'
-        f'<text class="kind" x="25" y="39">{escape(stage.kind)}</text>'
+        f'<text class="name" x="24" y="22">{escape(name)}</text>'
+        f'<text class="kind" x="24" y="39">{escape(stage.kind)}</text>'
         f'<text class="time" x="{WIDTH - 10}" y="39">{time}</text></g>'
     )
+
+
+def _short_time(seconds: float) -> str:
+    return seconds_text(seconds) if seconds < 60 else f"{seconds / 60:.1f} min"
 
 
 def seconds_text(seconds: float) -> str:

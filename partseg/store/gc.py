@@ -23,21 +23,19 @@ class Garbage:
     size: int
 
 
-def find_garbage(store: Store, *, grace: float = 7 * DAY, older_than_grace_only: bool = True) -> Garbage:
+def find_garbage(store: Store, *, grace: float = 7 * DAY) -> Garbage:
     """What no ref and no pin needs. Nothing is removed.
 
     Args:
         store: the store to look at.
-        grace: files younger than this many seconds are kept: they may belong to an artifact that is
-            being published right now.
-        older_than_grace_only: also keep unnamed artifacts that are younger than ``grace``.
+        grace: whatever is younger than this many seconds is kept: a file may belong to an artifact
+            that is being published right now.
     """
     roots = set(store.refs().values()) | store.pins()
     keys, needed = [], set()
     for found in list(store.files.walk("actions")):
         key = found.name.removeprefix("actions/").removesuffix(".json")
-        young = found.age < grace and older_than_grace_only
-        if key in roots or young or key.startswith(".tmp-"):
+        if key in roots or found.age < grace or key.startswith(".tmp-"):
             needed |= _files_of(store, key)
         else:
             keys.append(key)

@@ -55,7 +55,7 @@ class Lease:
         seen: dict[str, Any] = {}
         while True:
             epoch = self._last_epoch()
-            record = self._read(epoch) if epoch else {"state": "released", "owner": {}}
+            record = self._read(epoch)
             if record != seen:
                 seen, since = record, time.monotonic()
             free = record["state"] == "released" or is_gone(record["owner"])
@@ -113,6 +113,8 @@ class Lease:
 
     def _read(self, epoch: int) -> dict[str, Any]:
         """The record; one that is being written at this moment reads as held by nobody known."""
+        if epoch == 0:
+            return {"state": "released", "owner": {}}
         try:
             record: dict[str, Any] = json.loads(self.files.read(self._name(epoch)))
             return record

@@ -27,7 +27,10 @@ class LocalFiles:
     def read(self, name: str) -> bytes:
         """The whole file."""
         with self._explained("read"):
-            return (self.root / name).read_bytes()
+            try:
+                return (self.root / name).read_bytes()
+            except NotADirectoryError:
+                raise FileNotFoundError(self.root / name) from None
 
     def write(self, name: str, data: bytes) -> None:
         """Write or replace the file by a rename."""

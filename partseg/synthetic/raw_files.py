@@ -69,7 +69,7 @@ def write_pascal_part(
             random = np.random.default_rng([_PASCAL, seed, year, index])
             second = classes[int(random.integers(len(classes)))] if random.random() < companions else None
             scene = draw_scene(classes[index % len(classes)], random, size=size, companion=second)
-            (mats / f"{name}.mat").write_bytes(_mat(name, scene))
+            (mats / f"{name}.mat").write_bytes(mat_bytes(name, scene))
             (images / f"{name}.jpg").write_bytes(_jpeg(scene))
         (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="ascii")
 
@@ -100,7 +100,8 @@ def _jpeg(scene: Scene) -> bytes:
     return buffer.getvalue()
 
 
-def _mat(name: str, scene: Scene) -> bytes:
+def mat_bytes(name: str, scene: Scene) -> bytes:
+    """A Pascal-Part annotation file of image ``name``."""
     objects = [
         {
             "class": item.name,

@@ -19,9 +19,10 @@ from partseg.layout import (
     mask_to_rle,
     rle_bbox,
 )
-from partseg.parsing.descriptors import Describer, DescriptorConfig
-from partseg.parsing.parser import FoundParts, ParserConfig
-from partseg.parsing.vit import ViTConfig, build_vit
+from partseg.parsing.config import DescriptorConfig, ParserConfig, ViTConfig
+from partseg.parsing.descriptors import Describer
+from partseg.parsing.parser import FoundParts
+from partseg.parsing.vit import build_vit
 
 CATEGORIES = (
     Category(category_id=1, name="cat", kind="object"),

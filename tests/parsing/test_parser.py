@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 
 from partseg.errors import LayoutError, StoreError
 from partseg.layout import Dataset, DatasetWriter, rle_to_mask
+from partseg.layout.audit import audit
+from partseg.parsing.config import ParserConfig
 from partseg.parsing.descriptors import Describer
 from partseg.parsing.detector import suppress
-from partseg.parsing.index import BaseImages, BaseIndex, build_index
-from partseg.parsing.parser import Base, ParserConfig, parse
+from partseg.parsing.index import BaseImages, BaseIndex, build_index, lent_parts, objects_of
+from partseg.parsing.parser import Base, parse
 from tests.parsing.conftest import CATEGORIES, FakeDetector, masks
 
 PARTS = {2, 3}
@@ -79,6 +82,12 @@ def test_only_images_of_one_object_are_base_images(base_dataset: Dataset, descri
         build_index(base_dataset.split("train"), describer, object_ids={1}, part_ids={5})
 
 
+def test_only_parts_of_base_objects_are_lent() -> None:
+    assert lent_parts(CATEGORIES) == {2, 3}
+    assert objects_of(CATEGORIES, {2, 3}) == {1: "cat"}
+    assert lent_parts([replace(c, group=None) for c in CATEGORIES]) == {2, 3, 5, 6}
+
+
 def test_an_index_survives_the_disk(tmp_path: Path, base_dataset: Dataset, describer: Describer) -> None:
     index = base_of(base_dataset, describer).index
     index.save(tmp_path / "index")
@@ -100,8 +109,6 @@ def test_every_image_is_either_labelled_or_explained(
     assert [row["reason"] for row in findings if row["source_key"] == "9"] == ["image-without-label"]
     assert counts["by_detector"] == 4
     assert counts["by_transfer"] == 5
-    from partseg.layout.audit import audit
-
     assert audit(dataset) == []
 
 

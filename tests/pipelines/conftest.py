@@ -16,7 +16,7 @@ stages:
   two: {kind: numbers, value: 2}
   sum: {kind: add, of: [one, two]}
   bit: {kind: parity, of: sum}
-  last: {kind: add, of: [bit, two]}
+  last: {kind: add, of: [bit, two], plus: 10}
 """
 
 

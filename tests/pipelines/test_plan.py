@@ -61,7 +61,9 @@ def test_renaming_a_stage_keeps_its_artifact(bench):
 
 def test_formatting_and_comments_change_nothing(bench):
     bench.run()
-    bench.write("recipes/work.yaml", "# hello\n" + bench.path.read_text().replace("{kind: add, ", "{ kind:  add, "))
+    bench.write(
+        "recipes/work.yaml", "# hello\n" + bench.path.read_text().replace("{kind: add, ", "{ kind:  add, ")
+    )
     assert bench.plan().idle
 
 
@@ -110,7 +112,7 @@ def test_only_works_when_what_its_inputs_were_made_from_is_gone(bench):
 
 
 def test_an_unknown_stage_in_a_selection_is_an_error_with_a_suggestion(bench):
-    with pytest.raises(RecipeError, match="there is no stage summ; did you mean sum?"):
+    with pytest.raises(RecipeError, match=r"there is no stage summ; did you mean sum?"):
         bench.plan(force=("summ",))
 
 
@@ -133,7 +135,9 @@ def test_a_removed_artifact_is_built_again(bench):
 
 
 def test_the_plan_as_json_carries_cost_and_size(bench):
-    bench.write("recipes/work.yaml", bench.path.read_text() + "published: {sum: {cost: 3 GPU days, AP: 1.5}}\n")
+    bench.write(
+        "recipes/work.yaml", bench.path.read_text() + "published: {sum: {cost: 3 GPU days, AP: 1.5}}\n"
+    )
     bench.run()
     data = json.loads(json.dumps(bench.plan().as_json()))
     row = next(row for row in data["stages"] if row["stage"] == "sum")
@@ -142,5 +146,7 @@ def test_the_plan_as_json_carries_cost_and_size(bench):
 
 def test_another_recipe_shares_artifacts(bench):
     bench.run()
-    bench.write("recipes/other.yaml", "stages: {x: {kind: numbers, value: 1}, y: {kind: add, of: [x, x], plus: 3}}")
+    bench.write(
+        "recipes/other.yaml", "stages: {x: {kind: numbers, value: 1}, y: {kind: add, of: [x, x], plus: 3}}"
+    )
     assert bench.states(name="other") == {"x": "cached", "y": "run"}

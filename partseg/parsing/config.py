@@ -1,0 +1,69 @@
+"""How images are described and parsed, as data. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ViTConfig(BaseModel):
+    """Size of a vision transformer. The defaults are DINO's ViT-S/8 (``vit_small_patch8_224``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patch_size: int = Field(default=8, ge=1)
+    dim: int = Field(default=384, ge=8)
+    depth: int = Field(default=12, ge=1)
+    heads: int = Field(default=6, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    image_size: int = Field(default=224, ge=8)  # side of the square image the position grid belongs to
+
+
+class DescriptorConfig(BaseModel):
+    """How descriptors are read from a vision transformer. The defaults are the published ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stride: int = Field(default=4, ge=1)  # pixels between patches; the patch size means no overlap
+    short_side: int = Field(default=224, ge=8)  # pixels; 336 for the golden sets
+    long_side: int = Field(default=672, ge=8)  # pixels, at most; 996 for the golden sets
+    saliency_heads: tuple[int, ...] = (0, 2, 4, 5)
+    saliency_threshold: float = Field(default=0.05, ge=0, le=1)
+
+
+class PretrainConfig(BaseModel):
+    """Size of the model and how long it learns. The defaults take some 20 s on two CPU cores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vit: ViTConfig = ViTConfig(patch_size=8, dim=96, depth=2, heads=3, image_size=128)
+    iterations: int = Field(default=300, ge=1)
+    batch: int = Field(default=32, ge=2)  # images
+    crop: int = Field(default=96, ge=16)  # pixels of a view's side
+    smallest_crop: float = Field(default=0.4, gt=0, le=1)  # of the image's area
+    rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    label_weight: float = Field(default=0.3, ge=0)
+    part_weight: float = Field(default=1.0, ge=0)
+    place_weight: float = Field(default=0.0, ge=0)
+    places: int = Field(default=48, ge=2)  # compared per image
+    temperature: float = Field(default=0.1, gt=0)
+    seed: int = Field(default=0, ge=0)
+
+
+class ParserConfig(BaseModel):
+    """What counts as a found part. The defaults are the published ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    score_threshold: float = Field(default=0.7, ge=0, le=1)  # detections above it are kept
+    nms_iou: float = Field(default=0.3, gt=0, le=1)
+    max_detections: int = Field(default=100, ge=1)
+    proposals: int = Field(default=512, ge=1)  # of the detector, to confirm transferred boxes
+    match_iou: float = Field(default=0.3, ge=0, le=1)  # a transferred box needs more overlap than this
+    # VLPart ranks these candidates by the score of whatever class comes first in the vocabulary.
+    candidates_ranked_by: Literal["first_class", "objectness"] = "first_class"
+    # The published detector sees the picture after it was made small for the descriptors.
+    detector_sees: Literal["original", "descriptor"] = "descriptor"
+    separator: str = Field(default=":", min_length=1)  # between object and part in category names

@@ -1,0 +1,1 @@
+"""Measurements: each module is a script, and prints ratios measured side by side in one run."""
