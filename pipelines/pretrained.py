@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,24 +10,30 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from partseg.parsing.config import DescriptorConfig, PretrainConfig, ViTConfig
 from pipelines.artifact import Artifact, Metrics, StageContext
-from pipelines.inputs import open_dataset
+from pipelines.inputs import Group, chosen, open_dataset
 from pipelines.params import RawLister, Ref, StageParams
 
 if TYPE_CHECKING:
     from partseg.parsing.descriptors import Describer
-    from partseg.parsing.pretrain import LabelledImage
 
 VERSION = "1"
 WEIGHTS = "descriptors.safetensors"
 
 
 class LabelledData(BaseModel):
-    """A dataset with image-level labels; ``origin`` is written ``from`` in a recipe."""
+    """Images with labels, and perhaps with parts, to train on.
+
+    Attributes:
+        origin: the stage that made the dataset; ``from`` in a recipe.
+        split: one of its splits.
+        parts: learn from its parts of this group; without it only from what each image shows.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     origin: Ref = Field(alias="from")
     split: str = "train"
+    parts: Group | None = None
 
 
 class Params(StageParams):
@@ -37,7 +43,7 @@ class Params(StageParams):
         weights: a file in the raw folder ``weights`` (``--raw weights=DIR``) with tensors under timm's
             names, as in DINO's releases (``dino_deitsmall8_pretrain.pth``) and timm's ``.safetensors``.
         vit: the size of the transformer in that file.
-        images: without a file, the images to train on; every one needs an image-level label.
+        images: without a file, the images to train on.
         training: how.
     """
 
@@ -64,27 +70,21 @@ class Params(StageParams):
 
 def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: StageContext) -> Metrics:
     """Write ``descriptors.safetensors`` and its configuration."""
-    from partseg.parsing.pretrain import pretrain
+    from partseg.parsing.pretrain import pretrain, training_images
     from partseg.parsing.vit import import_vit, save_vit
 
     if params.weights and report.raw_root is not None:
         model = import_vit(report.raw_root / params.weights, params.vit)
         save_vit(out / WEIGHTS, model, params.vit)
         return {"parameters": sum(p.numel() for p in model.parameters())}
-    images = [image for data in params.images for image in _images(data, inputs)]
+    images = []
+    for data in params.images:
+        dataset = open_dataset(inputs[data.origin])
+        parts = chosen(dataset.categories, kind="part", group=data.parts) if data.parts else []
+        images += training_images(
+            dataset.split(data.split), dataset.categories, {part.category_id for part in parts}
+        )
     return pretrain(params.training, images, out, report)
-
-
-def _images(data: LabelledData, inputs: Mapping[str, Artifact]) -> Iterator[LabelledImage]:
-    from partseg.parsing.pretrain import LabelledImage
-
-    dataset = open_dataset(inputs[data.origin])
-    names = {category.category_id: category.name for category in dataset.categories}
-    split = dataset.split(data.split)
-    for row, record in enumerate(split):
-        if len(record.pos_category_ids):
-            label = names[int(record.pos_category_ids[0])]
-            yield LabelledImage(pixels=split.read_image(row), label=label)
 
 
 def load_describer(artifact: Artifact, reading: DescriptorConfig) -> Describer:

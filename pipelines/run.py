@@ -6,6 +6,7 @@ its commit is in the store, and a stage that was interrupted finds its ``work`` 
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
@@ -134,6 +135,10 @@ class Run:
         self._manifest = Manifest(self.folder, self._first_manifest())
 
     def __enter__(self) -> Run:
+        # Read when torch is first loaded. Threads that wait for each other at every operator cost a small
+        # model more than they bring, and twenty times more than that beside another busy process; and one
+        # thread gives the same bits whatever the number of cores. Whoever wants more sets the variable.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
         self._manifest.__enter__()
         return self
 

@@ -5,12 +5,11 @@ Commands import what they need when they run: ``partseg --help`` loads neither t
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 
 import typer
 
-from partseg.cli import plan, run, status, store
+from partseg.cli import data, plan, run, status, store
 from partseg.errors import PartsegError
 
 HELP = "Part segmentation from raw files to a report."
@@ -30,9 +29,7 @@ def make_app() -> typer.Typer:
     app.command("status")(status.status)
     app.command("recipes")(plan.recipes)
     app.add_typer(store.app, name="store")
-    if importlib.util.find_spec("partseg.cli.data") is not None:
-        data = importlib.import_module("partseg.cli.data")
-        app.add_typer(data.app, name="data")
+    app.add_typer(data.app, name="data")
     return app
 
 

@@ -102,6 +102,12 @@ class APResult:
             "classes": [{name: getattr(row, name) for name in names} for row in self.classes],
         }
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> APResult:
+        """The inverse of :meth:`as_dict`."""
+        classes = tuple(ClassAP(**row) for row in content["classes"])
+        return cls(**{**content, "classes": classes})
+
     def metrics(self) -> dict[str, float]:
         """The headline numbers under flat names such as ``segm/AP50`` and ``segm/novel/AP``."""
         flat = {f"{self.iou_type}/{name}": value for name, value in self.stats.items()}

@@ -33,12 +33,12 @@ class DescriptorConfig(BaseModel):
 
 
 class PretrainConfig(BaseModel):
-    """Size of the model and how long it learns. The defaults take some 20 s on two CPU cores."""
+    """Size of the model and how long it learns. The defaults take some 45 s of processor time."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     vit: ViTConfig = ViTConfig(patch_size=8, dim=96, depth=2, heads=3, image_size=128)
-    iterations: int = Field(default=300, ge=1)
+    iterations: int = Field(default=250, ge=1)
     batch: int = Field(default=32, ge=2)  # images
     crop: int = Field(default=96, ge=16)  # pixels of a view's side
     smallest_crop: float = Field(default=0.4, gt=0, le=1)  # of the image's area

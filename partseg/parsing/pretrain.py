@@ -10,14 +10,13 @@ together, each with its weight:
   the same descriptor in both, and a different one from other places (InfoNCE).
 
 Descriptors are the keys of the last block, as :mod:`partseg.parsing.descriptors` reads them. The
-same images, configuration and number of threads give the same bytes. It is meant to take seconds,
-so an interrupted run simply starts again.
+same images, configuration and number of threads give the same bytes. It is meant to take well under
+a minute, so an interrupted run simply starts again.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import torch
-from safetensors.torch import save
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,7 +33,7 @@ from partseg.errors import TrainingError
 from partseg.layout import Category, Split, rle_to_mask
 from partseg.parsing.config import PretrainConfig
 from partseg.parsing.descriptors import run_blocks
-from partseg.parsing.vit import build_vit, normalise, resize
+from partseg.parsing.vit import build_vit, normalise, resize, save_vit, write_file
 from partseg.progress import Progress, Silent
 
 WEIGHTS = "descriptors.safetensors"
@@ -46,7 +44,7 @@ DIRECTION_LENGTH = 12.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainingImage:
+class LabelledImage:
     """An image with what is known about it.
 
     Attributes:
@@ -74,7 +72,7 @@ class _Samples:
 
 def training_images(
     split: Split, categories: Sequence[Category], part_ids: Collection[int] = (), separator: str = ":"
-) -> list[TrainingImage]:
+) -> list[LabelledImage]:
     """The images of a split for which a label is known: their own, or the object in them.
 
     Args:
@@ -97,12 +95,12 @@ def training_images(
             if i in part_ids and rle is not None
         ]
         image = split.read_image(row)
-        found.append(TrainingImage(pixels=image, label=names[shown[0]], parts=parts or None))
+        found.append(LabelledImage(pixels=image, label=names[shown[0]], parts=parts or None))
     return found
 
 
 def pretrain(
-    config: PretrainConfig, images: Sequence[TrainingImage], out: Path, report: Progress | None = None
+    config: PretrainConfig, images: Sequence[LabelledImage], out: Path, report: Progress | None = None
 ) -> dict[str, float]:
     """Train, and write ``descriptors.safetensors`` with its configuration beside it.
 
@@ -116,12 +114,18 @@ def pretrain(
         The mean losses over the last tenth of the iterations.
 
     Raises:
-        TrainingError: there are fewer images than one batch, or a loss is not finite.
+        TrainingError: there are fewer images than one batch, parts are to be learned but no image has
+            any, or a loss is not finite.
     """
     if len(images) < config.batch:
         raise TrainingError(
             f"{len(images)} images do not fill a batch of {config.batch}",
             fix="use more images or a smaller batch",
+        )
+    if config.part_weight and not any(image.parts for image in images):
+        raise TrainingError(
+            "no image has parts to learn from",
+            fix="add the annotated base images, or set part_weight to 0 and place_weight to 1",
         )
     report = report or Silent()
     samples = _samples(images, config.vit.image_size)
@@ -142,7 +146,7 @@ def pretrain(
     return {name: float(np.mean([row[name] for row in last])) for name in last[0]}
 
 
-def _samples(images: Sequence[TrainingImage], side: int) -> _Samples:
+def _samples(images: Sequence[LabelledImage], side: int) -> _Samples:
     label_names = sorted({image.label for image in images})
     part_words = sorted({word for image in images for word, _ in image.parts or ()})
     words = torch.zeros(len(images), 1, side, side)
@@ -337,17 +341,6 @@ def _write(
     out: Path, config: PretrainConfig, model: VisionTransformer, history: Sequence[dict[str, float]]
 ) -> None:
     lines = b"".join(orjson.dumps({"iteration": i, **row}) + b"\n" for i, row in enumerate(history, start=1))
-    card = {"vit": config.vit.model_dump(), "pretrain": config.model_dump(exclude={"vit"})}
     out.mkdir(parents=True, exist_ok=True)
-    files = {
-        "metrics.jsonl": lines,
-        Path(WEIGHTS).with_suffix(".json").name: orjson.dumps(card, option=orjson.OPT_INDENT_2),
-        WEIGHTS: save({name: value.contiguous() for name, value in model.state_dict().items()}),
-    }
-    for name, content in files.items():
-        temporary = out / f".{name}.{os.getpid()}.tmp"
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out / name)
+    write_file(out / "metrics.jsonl", lines)
+    save_vit(out / WEIGHTS, model, config.vit, pretrain=config.model_dump(exclude={"vit"}))

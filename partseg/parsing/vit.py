@@ -7,13 +7,15 @@ carry the same tensor names as timm's model, so a converted safetensors file loa
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from timm.models.vision_transformer import VisionTransformer
 
 from partseg.errors import WeightsError
@@ -55,6 +57,65 @@ def load_vit(weights: Path) -> tuple[VisionTransformer, ViTConfig]:
         tensors = load_file(weights)
     except Exception as error:
         raise WeightsError(f"cannot be read ({error})", where=weights) from error
+    return _filled(config, tensors, weights), config
+
+
+def import_vit(source: Path, config: ViTConfig) -> VisionTransformer:
+    """A model from released weights: DINO's ``.pth`` backbone files, or timm's ``.safetensors``.
+
+    Args:
+        source: the file. A ``.pth`` must hold tensors only; nothing in it is executed. Tensors of a
+            classifier (``head...``) are left out.
+        config: the size of the model in it.
+
+    Raises:
+        WeightsError: the file cannot be read, or its tensors do not fit the configuration.
+    """
+    try:
+        if source.suffix == ".safetensors":
+            tensors = load_file(source)
+        else:
+            tensors = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(f"cannot be read ({error})", where=source) from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(value, torch.Tensor) for value in tensors.values()
+    ):
+        raise WeightsError(
+            "holds more than tensors",
+            where=source,
+            fix="use the file with the backbone only, not a full checkpoint",
+        )
+    return _filled(config, {k: v for k, v in tensors.items() if not k.startswith("head")}, source)
+
+
+def save_vit(weights: Path, model: VisionTransformer, config: ViTConfig, **extra: object) -> None:
+    """Write weights and, beside them, the configuration; the weights last.
+
+    Args:
+        weights: the safetensors file; ``<same name>.json`` is written too.
+        model: the model.
+        config: its size.
+        extra: more JSON values for the configuration file, for instance how it was trained.
+    """
+    card = json.dumps({"vit": config.model_dump(), **extra}, indent=2, sort_keys=True) + "\n"
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    write_file(weights.with_suffix(".json"), card.encode())
+    write_file(weights, save(tensors))
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that appears complete or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _filled(config: ViTConfig, tensors: Mapping[str, torch.Tensor], where: Path) -> VisionTransformer:
     model = build_vit(config)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -63,10 +124,10 @@ def load_vit(weights: Path) -> tuple[VisionTransformer, ViTConfig]:
         raise WeightsError(
             f"{len(wrong)} tensors do not fit the configuration, the first is {wrong[0]}: "
             f"expected {expected.get(wrong[0], 'nothing')}, found {found.get(wrong[0], 'nothing')}",
-            where=weights,
+            where=where,
         )
     model.load_state_dict(tensors)
-    return model.eval(), config
+    return model.eval()
 
 
 def short_side_size(height: int, width: int, short: int, longest: int) -> tuple[int, int]:

@@ -75,7 +75,6 @@ class Published:
 def build(
     out: Path,
     *,
-    recipe: str,
     title: str,
     summary: str,
     models: Sequence[ModelEntry],
@@ -91,7 +90,6 @@ def build(
 
     Args:
         out: a folder; ``report.json`` and ``images/`` are written into it.
-        recipe: its name.
         title: the page's headline.
         summary: one paragraph on what was done.
         models: the first is the one others are compared with.
@@ -109,7 +107,6 @@ def build(
     save = _picture_saver(out)
     content: dict[str, Any] = {
         "format": FORMAT,
-        "recipe": recipe,
         "title": title,
         "summary": summary,
         "models": [_model(entry) for entry in models],

@@ -103,6 +103,8 @@ class TrainConfig(_Strict):
 class Runtime:
     """Where and how carefully a training runs; none of it changes its result (on one kind of device).
 
+    The number of torch's threads is the caller's to set (``OMP_NUM_THREADS``): it decides the last bits.
+
     Attributes:
         device: ``cpu``, ``cuda``, ...; None takes cuda where there is one.
         workers: processes that read images; 0 reads them in this process.

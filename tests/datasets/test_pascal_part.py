@@ -126,7 +126,9 @@ def test_empty_masks_are_repaired_or_found(one_object: Callable[..., Path]) -> N
 
 
 def test_masks_that_do_not_fit_the_image_are_an_error(one_object: Callable[..., Path]) -> None:
-    with pytest.raises(SourceError, match=r"2008_000001\.mat: a mask of 2008_000001 is 32x32.*image is 40x40"):
+    with pytest.raises(
+        SourceError, match=r"2008_000001\.mat: a mask of 2008_000001 is 32x32.*image is 40x40"
+    ):
         pascal_part.read(one_object(image_size=40), KEY)
 
 

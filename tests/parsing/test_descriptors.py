@@ -19,7 +19,7 @@ from partseg.parsing.descriptors import (
     resize_positions,
 )
 from partseg.parsing.transfer import correspondences, nearest
-from partseg.parsing.vit import build_vit, load_vit, normalise, short_side_size
+from partseg.parsing.vit import build_vit, import_vit, load_vit, normalise, save_vit, short_side_size
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 SMALL = ViTConfig(patch_size=8, dim=24, depth=2, heads=3, image_size=32)
@@ -115,6 +115,21 @@ def test_weights_are_read_with_their_sizes_and_misfits_named(tmp_path: Path, mod
     weights.with_suffix(".json").write_text(json.dumps({"vit": {**SMALL.model_dump(), "depth": 3}}))
     with pytest.raises(WeightsError, match=r"the first is blocks\.2"):
         load_vit(weights)
+
+
+def test_released_weights_are_imported_and_saved(tmp_path: Path, model: torch.nn.Module) -> None:
+    tensors = dict(model.state_dict())
+    torch.save({**tensors, "head.weight": torch.zeros(2, 24)}, tmp_path / "dino.pth")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "timm.safetensors")
+    for name in ("dino.pth", "timm.safetensors"):
+        imported = import_vit(tmp_path / name, SMALL)
+        save_vit(tmp_path / "saved.safetensors", imported, SMALL, source=name)
+        again, sizes = load_vit(tmp_path / "saved.safetensors")
+        assert sizes == SMALL
+        assert all(torch.equal(again.state_dict()[k], v) for k, v in tensors.items())
+    torch.save({"teacher": tensors}, tmp_path / "full.pth")
+    with pytest.raises(WeightsError, match="more than tensors"):
+        import_vit(tmp_path / "full.pth", SMALL)
 
 
 @pytest.mark.skipif(not GOLDEN.exists(), reason="the golden numbers are not part of the repository")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from partseg.layout import Dataset
 from partseg.parsing.config import ViTConfig
 from partseg.parsing.pretrain import (
     WEIGHTS,
+    LabelledImage,
     PretrainConfig,
-    TrainingImage,
     contrast,
     pretrain,
     random_views,
@@ -35,13 +36,13 @@ SMALL = PretrainConfig(
 )
 
 
-def images() -> list[TrainingImage]:
+def images() -> list[LabelledImage]:
     found = []
     for i in range(8):
         head, body = masks(i)
         parts = [("head", head), ("torso", body)] if i % 2 else None
         found.append(
-            TrainingImage(pixels=picture(i, red=230 - 5 * i), label="cat" if i % 2 else "dog", parts=parts)
+            LabelledImage(pixels=picture(i, red=230 - 5 * i), label="cat" if i % 2 else "dog", parts=parts)
         )
     return found
 
@@ -55,6 +56,14 @@ def test_it_learns_and_its_weights_load(tmp_path: Path) -> None:
     assert len(lines) == 25
     losses = [float(line.split('"loss_part":')[1].split(",")[0]) for line in lines]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+def test_parts_cannot_be_learned_from_images_without_parts(tmp_path: Path) -> None:
+    bare = [replace(image, parts=None) for image in images()]
+    with pytest.raises(TrainingError, match="no image has parts"):
+        pretrain(SMALL, bare, tmp_path)
+    others = SMALL.model_copy(update={"part_weight": 0.0, "iterations": 2})
+    assert set(pretrain(others, bare, tmp_path)) == {"loss", "loss_label", "loss_place"}
 
 
 def test_the_same_call_writes_the_same_bytes_and_leaves_the_global_generator_alone(tmp_path: Path) -> None:

@@ -85,7 +85,6 @@ def inputs(tmp_path: Path, dataset: Dataset) -> dict[str, Any]:
         )
     )
     return {
-        "recipe": "demo",
         "title": "Heads & <tails>",
         "summary": "A test.",
         "models": [model("base", heads[::2]), model("joint", heads)],
