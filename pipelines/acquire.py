@@ -81,9 +81,10 @@ def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: Stage
     described = {"source": params.source, "options": params.options}
     (out / SOURCE).write_bytes(orjson.dumps(described, option=orjson.OPT_SORT_KEYS))
     if params.synthetic is None:
-        files = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in report.listing or ()]
+        listing = report.listing or ()
+        files = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in listing]
         (out / LISTING).write_bytes(orjson.dumps(files, option=orjson.OPT_INDENT_2))
-        return {"files": len(files), "bytes": sum(int(f["size"]) for f in files)}
+        return {"files": len(listing), "bytes": sum(file.size for file in listing)}
     _make_up(params, out / "files")
     made = [path for path in (out / "files").rglob("*") if path.is_file()]
     return {"files": len(made), "bytes": sum(path.stat().st_size for path in made)}

@@ -133,7 +133,7 @@ def finish(artifact: Artifact, summary: Mapping[str, Any], destination: Path) ->
             name=entry["stage"],
             kind=entry["kind"],
             needs=entry["needs"],
-            state=entry["state"],
+            state="ran" if entry["state"] == "built" else entry["state"],
             seconds=entry.get("built_seconds"),
             key=entry.get("key") or "",
             metrics=entry.get("metrics") or {},

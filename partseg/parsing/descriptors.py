@@ -151,6 +151,10 @@ def embed_patches(model: VisionTransformer, images: Tensor, stride: int) -> tupl
     projection = model.patch_embed.proj
     if model.cls_token is None or model.pos_embed is None:
         raise WeightsError("descriptors need a transformer with a class token and learned positions")
+    stem = getattr(model.patch_embed, "stem", None)
+    if stem is not None:
+        stride = stride // (model.patch_embed.patch_size[0] // projection.kernel_size[0])
+        images = stem(images)
     patches = functional.conv2d(images, projection.weight, projection.bias, stride=stride)
     grid = (patches.shape[2], patches.shape[3])
     tokens = torch.cat([model.cls_token.expand(len(images), -1, -1), patches.flatten(2).mT], dim=1)

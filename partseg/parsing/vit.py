@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from partseg.errors import WeightsError
 from partseg.parsing.config import ViTConfig
@@ -28,7 +30,7 @@ STD = (0.229, 0.224, 0.225)
 
 def build_vit(config: ViTConfig) -> VisionTransformer:
     """A vision transformer without a classifier, weights drawn from torch's generator."""
-    return VisionTransformer(
+    model = VisionTransformer(
         img_size=config.image_size,
         patch_size=config.patch_size,
         embed_dim=config.dim,
@@ -37,6 +39,19 @@ def build_vit(config: ViTConfig) -> VisionTransformer:
         mlp_ratio=config.mlp_ratio,
         num_classes=0,
     )
+    if config.stem:
+        model.patch_embed.stem = _stem(config.stem)
+        kernel = config.patch_size // 2 ** len(config.stem)
+        model.patch_embed.proj = nn.Conv2d(config.stem[-1], config.dim, kernel, stride=kernel)
+    return model
+
+
+def _stem(channels: Sequence[int]) -> nn.Sequential:
+    """3x3 convolutions that halve the image, each with a norm and a nonlinearity."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise((3, *channels)):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.GELU()]
+    return nn.Sequential(*layers)
 
 
 def load_vit(weights: Path) -> tuple[VisionTransformer, ViTConfig]:
