@@ -80,7 +80,11 @@ class LossConfig(_Strict):
     """Weights and rules of the losses.
 
     Attributes:
-        image_proposals: how many of the best proposals an image label may choose from.
+        parsed_part_rule: how a parsed part teaches; both are published. ``sampled`` (R50): regions are
+            sampled against its box as for human labels. ``max_score`` (Swin-B): only its name counts, and
+            teaches the proposal that already scores highest for it; nothing is taken for background.
+        image_proposals: how many of the best proposals a label may choose from, of whole images and with
+            ``max_score``.
         image_skips_last: the published code never chooses the last proposal of the list; its numbers contain
             that.
         federated_classes: how many classes a federated batch is graded on.
@@ -90,6 +94,7 @@ class LossConfig(_Strict):
     mask: Annotated[float, Field(ge=0.0)] = 1.0
     image: Annotated[float, Field(ge=0.0)] = 0.1
     parsed_part: Annotated[float, Field(ge=0.0)] = 0.1
+    parsed_part_rule: Literal["sampled", "max_score"] = "sampled"
     image_proposals: Count = 128
     image_skips_last: bool = True
     federated_classes: Count = 50

@@ -92,15 +92,41 @@ def image_labels(
         labels: per image [L] int64.
         skip_last: never choose the last proposal (unless it is the only one).
     """
-    total = logits[0].new_zeros(())
+    chosen = []
     for image_logits, boxes, image_label in zip(logits, regions, labels, strict=True):
-        if len(image_label) == 0 or len(boxes) == 0:
-            total = total + image_logits.sum() * 0
+        if len(boxes):
+            area = box_ops.area(boxes)
+            largest = int(area[:-1].argmax() if skip_last and len(area) > 1 else area.argmax())
+            chosen.append(image_logits[largest].expand(len(image_label), -1))
+        else:
+            chosen.append(image_logits)
+    return _taught_rows(chosen, labels)
+
+
+def highest_scores(logits: list[Tensor], labels: list[Tensor]) -> Tensor:
+    """Each label teaches the proposal of its image that already scores highest for it.
+
+    Cross-entropy and averages as in :func:`image_labels`.
+
+    Args:
+        logits: per image [P, C + 1].
+        labels: per image [L] int64.
+    """
+    chosen = [
+        image_logits[image_logits[:, image_label].argmax(dim=0)] if len(image_logits) else image_logits
+        for image_logits, image_label in zip(logits, labels, strict=True)
+    ]
+    return _taught_rows(chosen, labels)
+
+
+def _taught_rows(rows: list[Tensor], labels: list[Tensor]) -> Tensor:
+    """Row i [C + 1] of an image shall say label i and nothing else; mean over labels, then over images."""
+    total = rows[0].new_zeros(())
+    for image_rows, image_label in zip(rows, labels, strict=True):
+        if len(image_label) == 0 or len(image_rows) == 0:
+            total = total + image_rows.sum() * 0
             continue
-        area = box_ops.area(boxes)
-        largest = int(area[:-1].argmax() if skip_last and len(area) > 1 else area.argmax())
-        row = image_logits[largest].expand(len(image_label), -1)
-        target = functional.one_hot(image_label, row.shape[1]).to(row.dtype)
-        loss = functional.binary_cross_entropy_with_logits(row, target, reduction="sum")
+        target = functional.one_hot(image_label, image_rows.shape[1]).to(image_rows.dtype)
+        loss = functional.binary_cross_entropy_with_logits(image_rows, target, reduction="sum")
         total = total + loss / len(image_label)
-    return total / len(logits)
+    return total / len(rows)

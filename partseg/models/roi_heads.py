@@ -185,11 +185,19 @@ class RoiHeads(nn.Module):
         targets: Sequence[Target],
         text: Tensor,
     ) -> dict[str, Tensor]:
-        """Loss of boxes the parser wrote: regions are sampled as usual, but only their class is learnt."""
+        """Loss of parts the parser wrote, in the published form the configuration names."""
+        weight = self.loss_config.parsed_part
+        if self.loss_config.parsed_part_rule == "max_score":
+            boxes = [p.boxes[: self.loss_config.image_proposals] for p in proposals]
+            rows = self.predict(features, boxes, text)[0].split([len(b) for b in boxes])
+            return {
+                "loss_parsed_part": weight * losses.highest_scores(list(rows), [t.labels for t in targets])
+            }
+        # Regions are sampled as usual, but only their class is learnt.
         samples = [self.choose(p, t, len(text)) for p, t in zip(proposals, targets, strict=True)]
         logits, _ = self.predict(features, [s.boxes for s in samples], text)
         loss = losses.classification(logits, torch.cat([s.labels for s in samples]))
-        return {"loss_parsed_part": self.loss_config.parsed_part * loss}
+        return {"loss_parsed_part": weight * loss}
 
     def image_losses(
         self,

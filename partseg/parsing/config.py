@@ -65,6 +65,9 @@ class ParserConfig(BaseModel):
     max_detections: int = Field(default=100, ge=1)
     proposals: int = Field(default=512, ge=1)  # of the detector, to confirm transferred boxes
     match_iou: float = Field(default=0.3, ge=0, le=1)  # a transferred box needs more overlap than this
+    # What confirms a transferred part: any box of the detector, as published, or a box the detector itself
+    # takes for that part, of whatever object. The second is for descriptors that are often wrong.
+    confirmed_by: Literal["box", "part"] = "box"
     # VLPart ranks these candidates by the score of whatever class comes first in the vocabulary.
     candidates_ranked_by: Literal["first_class", "objectness"] = "first_class"
     # The published detector sees the picture after it was made small for the descriptors.

@@ -10,7 +10,7 @@ from torchvision.ops import nms
 
 from partseg.models.vlpart import VLPart
 from partseg.parsing.config import ParserConfig
-from partseg.parsing.parser import FoundParts
+from partseg.parsing.parser import Candidates, FoundParts
 
 
 class ModelDetector:
@@ -48,18 +48,22 @@ class ModelDetector:
             for found in self.model.detect([image], self.text, options)
         ]
 
-    def refine(self, images: list[Tensor], config: ParserConfig) -> list[Tensor]:
-        """Boxes of anything part-like in each image, xyxy [M, 4]."""
-        proposed = [self.model.propose([image], self.text, limit=config.proposals)[0] for image in images]
+    def refine(self, images: list[Tensor], config: ParserConfig) -> list[Candidates]:
+        """Anything part-like in each image, with the name it would get."""
         by_class = config.candidates_ranked_by == "first_class"
-        return [
-            suppress(p.refined, p.class_scores[:, 0] if by_class else p.objectness, config) for p in proposed
-        ]
+        found = []
+        for image in images:
+            proposed = self.model.propose([image], self.text, limit=config.proposals)[0]
+            ranking = proposed.class_scores[:, 0] if by_class else proposed.objectness
+            kept = suppress(proposed.refined, ranking, config)
+            best = proposed.class_scores[kept].argmax(dim=1).tolist()
+            names = [self.names[label] for label in best]
+            found.append(Candidates(boxes=proposed.refined[kept], names=names))
+        return found
 
 
 def suppress(boxes: Tensor, scores: Tensor, config: ParserConfig) -> Tensor:
-    """The best boxes xyxy [M, 4] by score [M], without those that overlap a better one."""
-    full = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    boxes, scores = boxes[full], scores[full]
-    kept: Tensor = nms(boxes, scores, config.nms_iou)[: config.max_detections]
-    return boxes[kept.to(torch.int64)]
+    """Rows int64 of the best boxes xyxy [M, 4] by score [M], without those that overlap a better one."""
+    full = torch.nonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[:, 0]
+    kept: Tensor = nms(boxes[full], scores[full], config.nms_iou)[: config.max_detections]
+    return full[kept.to(torch.int64)]

@@ -37,7 +37,7 @@ from partseg.layout import (
 from partseg.parsing.config import ParserConfig
 from partseg.parsing.descriptors import Describer
 from partseg.parsing.index import BaseImages, BaseIndex, query_pixels
-from partseg.parsing.naming import rename
+from partseg.parsing.naming import rename, split_name
 from partseg.parsing.transfer import best_match, nearest, transfer
 from partseg.parsing.vit import resize
 from partseg.progress import Progress, Silent
@@ -60,14 +60,27 @@ class FoundParts:
     rles: Sequence[bytes | None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """Regions of one image that may confirm a transferred part.
+
+    Attributes:
+        boxes: float32 [M, 4] xyxy pixels of the image the detector was given.
+        names: M names, what the detector would take each region for.
+    """
+
+    boxes: Tensor
+    names: Sequence[str]
+
+
 class Detector(Protocol):
     """What the parser needs of a detector; images are uint8 [3, H, W] RGB of any size."""
 
     def find(self, images: list[Tensor], config: ParserConfig) -> list[FoundParts]:
         """Parts above the score threshold, after non-maximum suppression per name."""
 
-    def refine(self, images: list[Tensor], config: ParserConfig) -> list[Tensor]:
-        """Boxes xyxy [M, 4] of anything part-like, after class-agnostic suppression."""
+    def refine(self, images: list[Tensor], config: ParserConfig) -> list[Candidates]:
+        """Anything part-like, after class-agnostic suppression."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,17 +186,17 @@ def _parts_of(
     found = dict(
         zip(detect, detector.find([pictures[i] for i in detect], config) if detect else [], strict=True)
     )
-    boxes = dict(
+    candidates = dict(
         zip(confirm, detector.refine([pictures[i] for i in confirm], config) if confirm else [], strict=True)
     )
     for i, job in enumerate(jobs):
         size = (int(pictures[i].shape[1]), int(pictures[i].shape[2]))
         if i in found:
             yield list(detected_parts(found[i], size, job.image.shape[:2]))
-        elif i in boxes:
-            yield list(
-                transferred_parts(job.image, scale_boxes(boxes[i], size, job.image.shape[:2]), base, config)
-            )
+        elif i in candidates:
+            boxes = scale_boxes(candidates[i].boxes, size, job.image.shape[:2])
+            here = Candidates(boxes=boxes, names=candidates[i].names)
+            yield list(transferred_parts(job.image, here, base, config))
         else:
             yield []
 
@@ -207,13 +220,13 @@ def detected_parts(found: FoundParts, size: tuple[int, int], original: tuple[int
 
 
 def transferred_parts(
-    image: npt.NDArray[np.uint8], candidates: Tensor, base: Base, config: ParserConfig
+    image: npt.NDArray[np.uint8], candidates: Candidates, base: Base, config: ParserConfig
 ) -> Iterator[Part]:
     """Parts lent by the most similar base image and confirmed by a detector box.
 
     Args:
         image: [H, W, 3].
-        candidates: boxes of the detector, xyxy [M, 4] in pixels of the image.
+        candidates: regions of the detector, in pixels of the image.
         base: the base images.
         config: thresholds.
     """
@@ -224,13 +237,15 @@ def transferred_parts(
     moved = transfer(lender.features, lender.masks, query, base.describer.foreground(query), size)
     original = (image.shape[0], image.shape[1])
     boxes = scale_boxes(moved.boxes, size, original)
-    matches, overlaps = best_match(boxes, candidates.to(boxes.device), config.match_iou)
+    names = [base.part_names[category_id] for category_id in lender.category_ids]
+    allowed = _same_part(names, candidates.names, config) if config.confirmed_by == "part" else None
+    matches, overlaps = best_match(boxes.cpu(), candidates.boxes.cpu(), config.match_iou, allowed)
     for i, match in enumerate(matches.tolist()):
         if match < 0:
             continue
         yield Part(
-            name=base.part_names[lender.category_ids[i]],
-            box=tuple(candidates[match].tolist()),
+            name=names[i],
+            box=tuple(candidates.boxes[match].tolist()),
             rle=mask_to_rle(_scale_mask(moved.patches[i], original).cpu().numpy()),
             score=float(moved.similarity[i]),
             extra={
@@ -240,6 +255,13 @@ def transferred_parts(
                 "box_overlap": round(float(overlaps[i]), 4),
             },
         )
+
+
+def _same_part(lent: Sequence[str], seen: Sequence[str], config: ParserConfig) -> Tensor:
+    """Whether two names are of the same part, of whatever object, bool [len(lent), len(seen)]."""
+    words = [[split_name(name, config.separator) for name in names] for names in (lent, seen)]
+    pairs = [[a is not None and b is not None and a[1] == b[1] for b in words[1]] for a in words[0]]
+    return torch.tensor(pairs, dtype=torch.bool).reshape(len(lent), len(seen))
 
 
 def scale_boxes(boxes: Tensor, size: Sequence[int], original: Sequence[int]) -> Tensor:

@@ -167,18 +167,24 @@ def transfer(
     )
 
 
-def best_match(boxes: Tensor, candidates: Tensor, min_iou: float) -> tuple[Tensor, Tensor]:
+def best_match(
+    boxes: Tensor, candidates: Tensor, min_iou: float, allowed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """For every box the candidate that overlaps it most.
 
     Args:
         boxes: xyxy [P, 4].
         candidates: xyxy [M, 4].
         min_iou: an overlap of this much or less is no match.
+        allowed: bool [P, M], which pairs may match; None allows all.
 
     Returns:
         Candidate rows int64 [P], -1 without a match, and the overlap [P].
     """
     if not len(candidates):
         return boxes.new_full((len(boxes),), -1, dtype=torch.int64), boxes.new_zeros(len(boxes))
-    overlap, rows = box_iou(boxes, candidates).max(dim=1)
+    overlaps = box_iou(boxes, candidates)
+    if allowed is not None:
+        overlaps = overlaps * allowed
+    overlap, rows = overlaps.max(dim=1)
     return torch.where(overlap > min_iou, rows, -1), overlap

@@ -58,6 +58,17 @@ def test_image_labels_by_hand() -> None:
     assert only == pytest.approx(bce(9, 0) + bce(9, 1) + bce(0, 0), rel=1e-5)
 
 
+def test_the_highest_scoring_proposal_is_taught_and_no_other() -> None:
+    logits = torch.tensor([[2.0, -1.0, 0.0], [0.5, 1.5, 0.0]], requires_grad=True)
+    loss = losses.highest_scores([logits, logits[:0]], [torch.tensor([0, 0]), torch.tensor([1])])
+    # Both labels choose the first proposal; the second image has no proposal and adds nothing.
+    assert loss.item() == pytest.approx((bce(2, 1) + bce(-1, 0) + bce(0, 0)) / 2, rel=1e-5)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[0].abs().sum() > 0
+    assert logits.grad[1].abs().sum() == 0
+
+
 def test_federated_rule() -> None:
     counts = torch.tensor([100.0, 0, 50, 10, 5, 0])
     labels = torch.tensor([1, 6, 6, 3])  # 6 is background

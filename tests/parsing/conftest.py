@@ -21,7 +21,7 @@ from partseg.layout import (
 )
 from partseg.parsing.config import DescriptorConfig, ParserConfig, ViTConfig
 from partseg.parsing.descriptors import Describer
-from partseg.parsing.parser import FoundParts
+from partseg.parsing.parser import Candidates, FoundParts
 from partseg.parsing.vit import build_vit
 
 CATEGORIES = (
@@ -115,6 +115,7 @@ class FakeDetector:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.candidate_names = ["cat:head", "cat:body"]
 
     def _boxes(self, image: Tensor) -> Tensor:
         red = (image[0] > 120) & (image[1] < 100)
@@ -140,8 +141,8 @@ class FakeDetector:
             for image in images
         ]
 
-    def refine(self, images: list[Tensor], config: ParserConfig) -> list[Tensor]:
-        return [self._boxes(image) for image in images]
+    def refine(self, images: list[Tensor], config: ParserConfig) -> list[Candidates]:
+        return [Candidates(boxes=self._boxes(image), names=self.candidate_names) for image in images]
 
 
 @pytest.fixture

@@ -45,12 +45,14 @@ def test_an_image_is_seen_the_same_alone_and_in_company(detector: ModelDetector)
     together = detector.find(images(), config)[1]
     alone = detector.find(images()[1:], config)[0]
     assert torch.equal(together.boxes, alone.boxes)
-    assert torch.equal(detector.refine(images(), config)[1], detector.refine(images()[1:], config)[0])
+    together, alone = detector.refine(images(), config)[1], detector.refine(images()[1:], config)[0]
+    assert torch.equal(together.boxes, alone.boxes)
+    assert together.names == alone.names
 
 
 def test_candidates_do_not_overlap_and_either_ranking_gives_some(detector: ModelDetector) -> None:
     for ranking in ("first_class", "objectness"):
         config = ParserConfig(candidates_ranked_by=ranking, max_detections=9)  # type: ignore[arg-type]
-        boxes = detector.refine(images()[:1], config)[0]
+        boxes = detector.refine(images()[:1], config)[0].boxes
         assert 0 < len(boxes) <= 9
         assert boxes.shape[1] == 4

@@ -150,6 +150,17 @@ def test_boxes_nobody_confirms_are_dropped(parsed: Callable[..., tuple[dict[str,
     assert reasons["0"] == "no-part-found"
 
 
+def test_a_box_taken_for_another_part_confirms_only_if_any_box_may(
+    parsed: Callable[..., tuple[dict[str, int], Dataset]], detector: FakeDetector
+) -> None:
+    detector.candidate_names = ["cat:body", "cat:head"]  # the wrong way round
+    counts = {rule: parsed(rule, confirmed_by=rule)[0]["parts"] for rule in ("box", "part")}
+    detector.candidate_names = ["cat:head", "cat:body"]
+    right = parsed("right", confirmed_by="part")[0]["parts"]
+    assert counts["part"] < counts["box"]
+    assert right == counts["box"]
+
+
 def test_the_batch_size_changes_no_label(parsed: Callable[..., tuple[dict[str, int], Dataset]]) -> None:
     _, one = parsed("one", batch=1)
     _, eight = parsed("eight", batch=8)
@@ -190,4 +201,4 @@ def test_unknown_labels_are_an_error(
 def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [5, 5, 5, 9]])
     kept = suppress(boxes, torch.tensor([0.2, 0.9, 0.5, 1.0]), ParserConfig(nms_iou=0.3))
-    assert kept.tolist() == [[1, 0, 11, 10], [20, 0, 30, 10]]
+    assert kept.tolist() == [1, 2]

@@ -52,7 +52,7 @@ def test_one_parameter_runs_its_stage_and_what_comes_after_may_follow(run, works
         "report",
     }
     assert set(states.values()) == {"run", "maybe", "cached"}
-    assert changed.row("parsed").why == ("params.parser.match_iou: 0.3 -> 0.2",)
+    assert changed.row("parsed").why == ("params.parser.match_iou: 0.1 -> 0.2",)
 
 
 def test_pseudo_labels_are_a_dataset_that_says_where_they_come_from(run):
