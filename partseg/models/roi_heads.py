@@ -189,10 +189,11 @@ class RoiHeads(nn.Module):
         weight = self.loss_config.parsed_part
         if self.loss_config.parsed_part_rule == "max_score":
             boxes = [p.boxes[: self.loss_config.image_proposals] for p in proposals]
-            rows = self.predict(features, boxes, text)[0].split([len(b) for b in boxes])
-            return {
-                "loss_parsed_part": weight * losses.highest_scores(list(rows), [t.labels for t in targets])
-            }
+            logits, _ = self.predict(features, boxes, text)
+            loss = losses.highest_scores(
+                list(torch.split(logits, [len(b) for b in boxes])), [t.labels for t in targets]
+            )
+            return {"loss_parsed_part": weight * loss}
         # Regions are sampled as usual, but only their class is learnt.
         samples = [self.choose(p, t, len(text)) for p, t in zip(proposals, targets, strict=True)]
         logits, _ = self.predict(features, [s.boxes for s in samples], text)

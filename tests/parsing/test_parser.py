@@ -157,8 +157,7 @@ def test_a_box_taken_for_another_part_confirms_only_if_any_box_may(
     counts = {rule: parsed(rule, confirmed_by=rule)[0]["parts"] for rule in ("box", "part")}
     detector.candidate_names = ["cat:head", "cat:body"]
     right = parsed("right", confirmed_by="part")[0]["parts"]
-    assert counts["part"] < counts["box"]
-    assert right == counts["box"]
+    assert counts["part"] < right <= counts["box"]
 
 
 def test_the_batch_size_changes_no_label(parsed: Callable[..., tuple[dict[str, int], Dataset]]) -> None:
