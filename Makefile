@@ -4,8 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-export PREFECT_HOME ?= $(CURDIR)/.partseg/prefect
-
 .PHONY: demo test test-slow lint bench serve clean
 
 demo: $(READY)  ## run the whole pipeline on a small made-up world and write a report

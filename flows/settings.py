@@ -37,3 +37,5 @@ def apply(home: Path, *, logging_level: str = "WARNING", api_url: str | None = N
         settings |= {"PREFECT_API_URL": api_url, "PREFECT_SERVER_UI_API_URL": api_url}
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    # The embedded server's database is opened before Prefect makes the folder.
+    Path(os.environ["PREFECT_HOME"]).expanduser().mkdir(parents=True, exist_ok=True)

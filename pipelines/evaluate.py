@@ -11,7 +11,7 @@ from pydantic import Field
 
 from partseg.models.config import InferenceConfig
 from pipelines.artifact import Artifact, Metrics, StageContext
-from pipelines.inputs import Group, chosen, open_dataset
+from pipelines.inputs import Group, chosen, open_dataset, reading_workers
 from pipelines.params import Ref, StageParams
 from pipelines.train import load_detector
 from pipelines.vocabulary import load_table
@@ -58,7 +58,7 @@ def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: Stage
     tables = []
     detector = load_detector(inputs[params.weights])
     for row, found in detect_split(
-        detector, split, text, options=params.inference, workers=report.workers, report=report
+        detector, split, text, options=params.inference, workers=reading_workers(report), report=report
     ):
         corners = found.boxes.double().numpy()
         corners[:, 2:] -= corners[:, :2]  # xyxy to xywh

@@ -8,7 +8,7 @@ from typing import Literal
 from partseg.errors import RecipeError
 from partseg.layout import Category, Dataset
 from partseg.layout.manifest import read_manifest
-from pipelines.artifact import Artifact
+from pipelines.artifact import Artifact, StageContext
 
 Group = Literal["all", "base", "novel"]
 
@@ -37,3 +37,10 @@ def chosen(
             fix="choose another group, or a dataset whose category table names groups",
         )
     return found
+
+
+def reading_workers(report: StageContext) -> int:
+    """How many processes shall read images: on a CPU none, they would take its time from the network."""
+    import torch
+
+    return report.workers if torch.cuda.is_available() else 0

@@ -18,7 +18,7 @@ from partseg.training.config import (
     source,
 )
 from pipelines.artifact import Artifact, Metrics, StageContext
-from pipelines.inputs import Group, chosen, open_dataset
+from pipelines.inputs import Group, chosen, open_dataset, reading_workers
 from pipelines.params import Ref, StageParams
 from pipelines.vocabulary import load_table
 
@@ -117,7 +117,7 @@ def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: Stage
         report.work,
         report,
         init=inputs[params.init].path if params.init else None,
-        runtime=Runtime(workers=report.workers, checkpoint_every=params.checkpoint_every),
+        runtime=Runtime(workers=reading_workers(report), checkpoint_every=params.checkpoint_every),
     )
 
 

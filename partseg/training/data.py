@@ -23,6 +23,9 @@ from partseg.training.sampler import Pool, SampleKey
 # Boxes thinner than this cannot be coded; the published training drops them too.
 SMALLEST_SIDE = 1e-5
 
+# How worker processes start. A plain fork copies locks that threads of this process may hold.
+WORKER_START = "forkserver"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:

@@ -16,6 +16,7 @@ from partseg.models.config import InferenceConfig
 from partseg.models.structures import Detections
 from partseg.models.vlpart import VLPart
 from partseg.progress import Progress, Silent
+from partseg.training.data import WORKER_START
 
 
 class _Images(Dataset[tuple[int, Tensor]]):
@@ -60,7 +61,13 @@ def detect_split(
     report = report or Silent()
     device = model.pixel_mean.device
     matrix = torch.as_tensor(text).to(device)
-    loader = DataLoader(_Images(split), batch_size=batch_size, num_workers=workers, collate_fn=list)
+    loader = DataLoader(
+        _Images(split),
+        batch_size=batch_size,
+        num_workers=workers,
+        multiprocessing_context=WORKER_START if workers else None,
+        collate_fn=list,
+    )
     done = 0
     with _evaluating(model):
         for batch in loader:

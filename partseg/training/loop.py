@@ -27,7 +27,7 @@ from partseg.models.vlpart import VLPart, build_model
 from partseg.progress import Progress, Silent
 from partseg.training.checkpoint import Progressed, resume, save
 from partseg.training.config import Runtime, TrainConfig, TrainSource
-from partseg.training.data import TrainingImages, collate, image_counts, pool
+from partseg.training.data import WORKER_START, TrainingImages, collate, image_counts, pool
 from partseg.training.sampler import Steps
 from partseg.vocabulary import EmbeddingTable
 
@@ -184,7 +184,7 @@ class _Trainer:
             batch_sampler=steps,
             collate_fn=partial(collate, sources=self.sources),
             num_workers=self.runtime.workers,
-            pin_memory=False,
+            multiprocessing_context=WORKER_START if self.runtime.workers else None,
         )
 
     def _log(self, progressed: Progressed) -> None:
