@@ -7,8 +7,6 @@ file has a heartbeat, so that a dead run can be told from a slow one.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -18,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from partseg.files import write_file
 from partseg.store.lease import is_gone, this_process
 from partseg.store.trees import canonical_json
 
@@ -60,7 +59,7 @@ class Manifest:
         """Write the present state."""
         with self._lock:
             self.data["beat"] = now()
-            write_atomically(self.folder / "run.json", canonical_json(self.data))
+            write_file(self.folder / "run.json", canonical_json(self.data))
 
     def _keep_beating(self) -> None:
         while not self._done.wait(BEAT):
@@ -90,17 +89,3 @@ def _is_dead(data: Mapping[str, Any]) -> bool:
 def now() -> str:
     """The present time, UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file; a reader sees the old bytes or the new ones."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

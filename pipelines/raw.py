@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from partseg.errors import SourceError
+from partseg.files import write_file
 from partseg.progress import Progress, Silent
 from partseg.store.trees import canonical_json, file_sha256
 from pipelines.artifact import RawFile
@@ -104,13 +104,4 @@ def _load(record: Path) -> Known:
 def _save(record: Path, entries: Known) -> None:
     now = time.time_ns()
     settled = {name: row for name, row in entries.items() if now - row[1] > TOO_FRESH * 1e9}
-    record.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=record.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(canonical_json(settled))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(record)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_file(record, canonical_json(settled))

@@ -22,11 +22,12 @@ from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 from partseg.errors import PartsegError, RecipeError
+from partseg.files import write_file
 from partseg.store import Action, tree_of
 from pipelines.artifact import Artifact, RawRoots, StageContext
 from pipelines.graph import ancestors
 from pipelines.keys import key_of, key_parts
-from pipelines.manifest import Manifest, now, write_atomically
+from pipelines.manifest import Manifest, now
 from pipelines.plan import Plan, Row
 from pipelines.provenance import plain_metrics, provenance
 from pipelines.raw import listing_digest
@@ -160,7 +161,7 @@ class Run:
             self._note(name, state="failed" if isinstance(error, Exception) else "stopped", error=str(error))
             if isinstance(error, Exception) and not isinstance(error, PartsegError):
                 text = "".join(traceback.format_exception(error))
-                write_atomically(self.folder / f"{name}.traceback.txt", text.encode())
+                write_file(self.folder / f"{name}.traceback.txt", text.encode())
             self.watcher.failed(row, error)
             raise
         result = replace(result, seconds=round(time.monotonic() - start, 3))
@@ -193,7 +194,7 @@ class Run:
                 page = self.folder / "report.html"
                 module.finish(self.artifact(row.stage), self.summary(), page)
                 latest = self.workspace.home / "reports" / f"{self.plan.recipe.label}.html"
-                write_atomically(latest, page.read_bytes())
+                write_file(latest, page.read_bytes())
                 self.page = latest
                 break
         return self.page

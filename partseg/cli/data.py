@@ -174,8 +174,8 @@ def show(
     objects: Annotated[bool, typer.Option("--objects", help="Draw objects instead of parts.")] = False,
 ) -> None:
     """Draw the masks of one image."""
+    from partseg.files import replacing_file
     from partseg.layout import rle_to_mask
-    from partseg.layout.files import replacing_file
     from partseg.report.overlays import Shape, draw, palette
 
     dataset = _open(folder, raw)

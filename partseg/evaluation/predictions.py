@@ -7,7 +7,6 @@ whatever order the predictions came.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from partseg.errors import PartsegError
+from partseg.files import replacing_file
 
 SCHEMA = pa.schema(
     [
@@ -156,16 +156,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         ],
         schema=SCHEMA,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", compression_level=3, write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", compression_level=3, write_page_checksum=True)
 
 
 def read_predictions(path: Path) -> Predictions:

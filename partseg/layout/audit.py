@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from partseg.layout.files import sha256_file
+from partseg.files import sha256_file
 from partseg.layout.manifest import FileEntry
 from partseg.layout.reader import Dataset, Split
 from partseg.layout.runs import decode_counts

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from partseg.errors import LayoutError
-from partseg.layout.files import replacing_file, sha256_file
+from partseg.files import replacing_file, sha256_file
 from partseg.layout.manifest import FileEntry
 from partseg.layout.schema import read_parquet
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from partseg.layout.files import replacing_file
+from partseg.files import replacing_file
 from partseg.layout.reader import Dataset, ImageRecord
 from partseg.layout.records import Category
 from partseg.layout.vlpart import to_vlpart

@@ -1,46 +1,16 @@
-"""Whole files and folders that appear at once or not at all."""
+"""Folders that appear at once or not at all."""
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from partseg.errors import LayoutError
-
-
-def sha256_file(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees either the old content or the new one."""
-    with replacing_file(path) as temporary:
-        temporary.write_bytes(content)
-
-
-@contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write; it takes the place of ``path`` at the end, or vanishes on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+from partseg.files import sync
 
 
 class NewFolder:
@@ -72,11 +42,11 @@ class NewFolder:
         """Give the folder its final name; everything in it is on disk before."""
         try:
             for path in sorted(self.path.rglob("*")):
-                _sync(path)
+                sync(path)
             self.path.chmod(0o755)
-            _sync(self.path)
+            sync(self.path)
             self.path.replace(self.out)
-            _sync(self.out.parent)
+            sync(self.out.parent)
         finally:
             self._release()
 
@@ -99,11 +69,3 @@ def _remove_if_dead(folder: Path) -> None:
             shutil.rmtree(folder)
         finally:
             os.close(handle)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from partseg.errors import LayoutError
+from partseg.files import sha256_file, write_file
 from partseg.layout.batches import Chunk, encode, encode_categories
-from partseg.layout.files import NewFolder, sha256_file, write_file
+from partseg.layout.files import NewFolder
 from partseg.layout.manifest import MANIFEST, READER, FileEntry, Manifest, SplitEntry
 from partseg.layout.records import Category, Record
 from partseg.layout.schema import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from partseg.errors import WeightsError
+from partseg.files import replacing_file, write_file
 from partseg.models.backbones import read_tensors
 from partseg.models.config import ModelConfig
 from partseg.models.vlpart import VLPart, build_model
@@ -43,12 +43,9 @@ class ModelCard(BaseModel):
 def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
     """Write weights and card into an existing folder; the card last, so it is never without its weights."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    temporary = folder / f".{WEIGHTS}.part"
-    save_file(weights, temporary)
-    _commit(temporary, folder / WEIGHTS)
-    temporary = folder / f".{CARD}.part"
-    temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    _commit(temporary, folder / CARD)
+    with replacing_file(folder / WEIGHTS) as temporary:
+        save_file(weights, temporary)
+    write_file(folder / CARD, f"{card.model_dump_json(indent=2)}\n".encode())
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -87,10 +84,3 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(read_tensors(path))
     except RuntimeError as error:
         raise WeightsError("the weights do not fit the model", where=path, fix=str(error)) from error
-
-
-def _commit(temporary: Path, final: Path) -> None:
-    """Make a finished file visible under its name, safely on disk."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(final)

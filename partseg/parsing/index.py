@@ -7,7 +7,6 @@ dense descriptors are read again when an image is chosen: few base images ever a
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from partseg.errors import LayoutError, StoreError
+from partseg.files import write_file
 from partseg.layout import Category, Split, rle_to_mask
 from partseg.parsing.descriptors import Describer, Features
 from partseg.parsing.vit import normalise, resize, short_side_size
@@ -43,12 +43,8 @@ class BaseIndex:
 
     def save(self, folder: Path) -> None:
         """Write the index into a folder; the file appears complete or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{FILE}.{os.getpid()}.tmp"
-        save_file({"image_ids": self.image_ids, "tokens": self.tokens.contiguous()}, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(folder / FILE)
+        tensors = {"image_ids": self.image_ids, "tokens": self.tokens.contiguous()}
+        write_file(folder / FILE, save(tensors))
 
     @staticmethod
     def load(folder: Path) -> BaseIndex:

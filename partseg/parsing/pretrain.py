@@ -30,10 +30,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from partseg.errors import TrainingError
+from partseg.files import write_file
 from partseg.layout import Category, Split, rle_to_mask
 from partseg.parsing.config import PretrainConfig
 from partseg.parsing.descriptors import run_blocks
-from partseg.parsing.vit import build_vit, normalise, resize, save_vit, write_file
+from partseg.parsing.vit import build_vit, normalise, resize, save_vit
 from partseg.progress import Progress, Silent
 
 WEIGHTS = "descriptors.safetensors"

@@ -7,7 +7,6 @@ carry the same tensor names as timm's model, so a converted safetensors file loa
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from partseg.errors import WeightsError
+from partseg.files import write_file
 from partseg.parsing.config import ViTConfig
 
 # Statistics of ImageNet in RGB, as used to train DINO (facebookresearch/dino).
@@ -118,16 +118,6 @@ def save_vit(weights: Path, model: VisionTransformer, config: ViTConfig, **extra
     weights.parent.mkdir(parents=True, exist_ok=True)
     write_file(weights.with_suffix(".json"), card.encode())
     write_file(weights, save(tensors))
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file that appears complete or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _filled(config: ViTConfig, tensors: Mapping[str, torch.Tensor], where: Path) -> VisionTransformer:

@@ -7,7 +7,6 @@ Two builds from the same inputs write the same bytes. States and times of a run 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import orjson
 from partseg.evaluation.coco_ap import APResult, CategoryLike
 from partseg.evaluation.label_quality import label_quality
 from partseg.evaluation.predictions import Predictions
+from partseg.files import write_file
 from partseg.layout import Category, ImageRecord, Split, rle_to_mask
 from partseg.report.curves_svg import read_curves
 from partseg.report.overlays import Shape, draw, palette
@@ -119,7 +119,7 @@ def build(
         "notes": [{"heading": heading, "text": text} for heading, text in notes],
         "published": [_compared(row, models) for row in published],
     }
-    _write(out / "report.json", orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    write_file(out / "report.json", orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
 
 
 def _model(entry: ModelEntry) -> dict[str, Any]:
@@ -142,20 +142,10 @@ def _picture_saver(out: Path) -> Callable[..., str]:
     ) -> str:
         buffer = io.BytesIO()
         draw(image, shapes, colours).save(buffer, "WEBP", quality=84, method=4)
-        _write(out / "images" / f"{name}.webp", buffer.getvalue())
+        write_file(out / "images" / f"{name}.webp", buffer.getvalue())
         return f"images/{name}.webp"
 
     return save
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _example_rows(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from partseg.errors import PartsegError
+from partseg.files import write_file
 from partseg.report.content import FORMAT
 from partseg.report.curves_svg import Line, chart_svg
 from partseg.report.graph_svg import graph_svg, seconds_text
@@ -86,13 +86,7 @@ def render(report_dir: Path, run: RunSummary, destination: Path) -> None:
         classes=class_table(content["models"]),
         cards=cards(content, run),
     )
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(html)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(destination)
+    write_file(destination, html.encode())
 
 
 def percent(value: float | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from partseg.errors import TrainingError, WeightsError
+from partseg.files import sync
 from partseg.models.files import load_weights
 
 STATE, WEIGHTS, OPTIMISER = "state.json", "model.safetensors", "optimiser.pt"
@@ -77,10 +77,10 @@ def save(
     }
     (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
     for path in (*temporary.iterdir(), temporary):
-        _sync(path)
+        sync(path)
     shutil.rmtree(final, ignore_errors=True)
     temporary.replace(final)
-    _sync(folder)
+    sync(folder)
     for old in sorted(_checkpoints(folder))[:-keep]:
         shutil.rmtree(old)
     return final
@@ -117,11 +117,3 @@ def resume(
 
 def _checkpoints(folder: Path) -> Iterator[Path]:
     return (path for path in folder.glob("iteration-*") if _NAME.fullmatch(path.name))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

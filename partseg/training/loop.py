@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
 from partseg.errors import TrainingError
+from partseg.files import write_file
 from partseg.models.files import WEIGHTS, ModelCard, Vocabulary, load_weights, save_model
 from partseg.models.structures import Batch
 from partseg.models.vlpart import VLPart, build_model
@@ -233,12 +233,7 @@ def _finish(
     out.mkdir(parents=True, exist_ok=True)
     names = tuple(dict.fromkeys(name for source in sources for name in source.names))
     vocabulary = Vocabulary(names=names, encoder=table.encoder, template=table.template)
-    temporary = out / f".{METRICS}.part"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in progressed.lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(out / METRICS)
+    write_file(out / METRICS, "".join(f"{line}\n" for line in progressed.lines).encode())
     card = ModelCard(config=config.model, vocabulary=vocabulary, iterations=progressed.iteration)
     save_model(out, model, card)
     return {"iterations": progressed.iteration, "loss": json.loads(progressed.lines[-1])["loss"]}

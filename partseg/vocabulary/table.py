@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from partseg.errors import WeightsError
+from partseg.files import write_file
 
 FORMAT = "partseg-embeddings-1"
 
@@ -83,12 +83,7 @@ class EmbeddingTable:
             {"vectors": np.ascontiguousarray(self.vectors, dtype=np.float32)},
             metadata={"table": json.dumps(meta, sort_keys=True)},
         )
-        temporary = path.with_name(f".{path.name}.part")
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_file(path, content)
 
     @classmethod
     def load(cls, path: Path, *, names: Sequence[str] | None = None) -> EmbeddingTable:

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from partseg.files import sha256_file
 from partseg.layout import Dataset
 from partseg.layout.audit import audit
-from partseg.layout.files import sha256_file
 from partseg.layout.schema import parquet_writer
 
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from partseg.errors import FormatTooNew, FormatTooOld, LayoutError, SourceError
+from partseg.files import sha256_file
 from partseg.layout import AnnotationRow, Dataset, ImageRow, Record, Split, encode
-from partseg.layout.files import sha256_file
 from tests.layout.conftest import CATEGORIES, dropped, record, write
 
 
