@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from partseg.parsing.config import DescriptorConfig
-
 from pipelines.artifact import Artifact, Metrics, StageContext
 from pipelines.inputs import Group, chosen, open_dataset
 from pipelines.params import Ref, StageParams

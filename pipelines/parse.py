@@ -6,9 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from partseg.parsing.config import ParserConfig
-
 from partseg.layout import DatasetWriter
+from partseg.parsing.config import ParserConfig
 from partseg.store.trees import canonical_json
 from pipelines.artifact import Artifact, Metrics, StageContext
 from pipelines.base_index import load_reading
