@@ -11,12 +11,13 @@ from pathlib import Path
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 
 
-def apply(home: Path, *, logging_level: str = "WARNING", api_url: str | None = None) -> None:
+def apply(home: Path, *, logging_level: str = "CRITICAL", api_url: str | None = None) -> None:
     """Set the environment of this process and its children.
 
     Args:
         home: partseg's home; Prefect keeps its own files in ``<home>/prefect``.
-        logging_level: WARNING in a terminal; INFO where logs shall reach Prefect's pages.
+        logging_level: CRITICAL in a terminal, where partseg itself says what is wrong; INFO where logs shall
+            reach Prefect's pages.
         api_url: the server to talk to; None leaves it to the user's settings or the embedded server.
     """
     settings = {

@@ -95,6 +95,17 @@ class Plan:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unlisted:
+    """Why a raw folder could not be listed, and whether somebody named one: a wrong folder is an error."""
+
+    why: str
+    given: bool
+
+
+_Listed = tuple[RawFile, ...] | _Unlisted | None
+
+
 def make_plan(
     recipe: Recipe,
     workspace: Workspace,
@@ -114,7 +125,7 @@ def make_plan(
     roots = raw_roots(recipe.raw, workspace.raw)
     listings: dict[str, tuple[RawFile, ...]] = {}
     for stage in recipe.stages.values():
-        listed: tuple[RawFile, ...] | str | None = None
+        listed: _Listed = None
         lister, source = stage.params.raw_files(), stage.params.raw_source()
         if lister is not None and source is not None:
             try:
@@ -124,9 +135,10 @@ def make_plan(
                         roots[source], lister, cache=cache, report=report
                     )
                 else:
-                    listed = f"the raw files of {source} are needed: give --raw {source}=DIR"
+                    why = f"the raw files of {source} are needed: give --raw {source}=DIR"
+                    listed = _Unlisted(why=why, given=False)
             except SourceError as error:
-                listed = str(error)
+                listed = _Unlisted(why=str(error), given=True)
         planner.add(stage, listed, chosen=stage.name in chosen, forced=stage.name in forced)
     return Plan(recipe=recipe, rows=tuple(planner.rows.values()), listings=listings, raw=roots)
 
@@ -157,9 +169,7 @@ class _Planner:
         self.recipe, self.store = recipe, store
         self.rows: dict[str, Row] = {}
 
-    def add(
-        self, stage: Stage, listed: tuple[RawFile, ...] | str | None, *, chosen: bool, forced: bool
-    ) -> None:
+    def add(self, stage: Stage, listed: _Listed, *, chosen: bool, forced: bool) -> None:
         last = self._last(stage)
         row = self._row(stage, listed, last, chosen=chosen, forced=forced)
         action = self.store.action(row.key) if row.key is not None and row.digest is not None else last
@@ -182,7 +192,7 @@ class _Planner:
     def _row(
         self,
         stage: Stage,
-        listed: tuple[RawFile, ...] | str | None,
+        listed: _Listed,
         last: Action | None,
         *,
         chosen: bool,
@@ -192,10 +202,10 @@ class _Planner:
         if not chosen:
             return self._skipped(stage, listed, last, before)
         self._check_inputs(stage, before)
-        if isinstance(listed, str):
-            kept = None if forced else self._kept(stage, last)
+        if isinstance(listed, _Unlisted):
+            kept = None if forced or listed.given else self._kept(stage, last)
             if kept is None:
-                return _Found("blocked", (listed,))
+                return _Found("blocked", (listed.why,))
             return _Found("cached", ("as last seen; the raw folder is not here",), kept.key, kept.tree)
         blocked = [row.stage for row in before if row.state == "blocked"]
         if blocked:
@@ -234,13 +244,13 @@ class _Planner:
     def _skipped(
         self,
         stage: Stage,
-        listed: tuple[RawFile, ...] | str | None,
+        listed: _Listed,
         last: Action | None,
         before: Sequence[Row],
     ) -> _Found:
         """A stage that is not selected: is there an artifact of it that others can build on?"""
         known = all(row.digest is not None and row.state in ("cached", "skipped") for row in before)
-        if known and not isinstance(listed, str):
+        if known and not isinstance(listed, _Unlisted):
             found = self._looked_up(stage, listed, last, forced=False)
             there = found.digest is not None
             why = "not selected" if there else f"not selected and not in the store: {found.why[0]}"

@@ -121,11 +121,7 @@ class Run:
     """
 
     def __init__(self, plan: Plan, workspace: Workspace, *, watcher: Watcher | None = None) -> None:
-        for row in plan.rows:
-            if row.state == "blocked":
-                raise RecipeError(
-                    f"stage {row.stage} cannot run", where=plan.recipe.label, fix="; ".join(row.why)
-                )
+        check_runnable(plan)
         self.plan, self.workspace, self.store = plan, workspace, workspace.store
         self.watcher: Watcher = watcher or Unwatched()
         self.results: dict[str, Result] = {}
@@ -350,6 +346,15 @@ class _StageProgress:
         with (self.run.folder / f"{self.stage}.log").open("a", encoding="utf-8") as file:
             file.write(f"{now()} {message}\n")
         self.run.watcher.log(self.stage, message)
+
+
+def check_runnable(plan: Plan) -> None:
+    """Raise :class:`RecipeError` for the first selected stage that cannot run."""
+    for row in plan.rows:
+        if row.state == "blocked":
+            raise RecipeError(
+                f"stage {row.stage} cannot run", where=plan.recipe.label, fix="; ".join(row.why)
+            )
 
 
 def run_recipe(plan: Plan, workspace: Workspace, *, watcher: Watcher | None = None) -> Run:

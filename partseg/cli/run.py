@@ -40,11 +40,13 @@ def run(
     Stopped or killed at any moment, the same command goes on where this one ended.
     """
     from pipelines.plan import make_plan
+    from pipelines.run import check_runnable
 
     workspace = options.open_workspace(store=store, raw=raw, workers=workers)
     selection = options.make_selection(only, from_, until, force, downstream)
     loaded = options.read_recipe(recipe, profile, set_)
     plan = make_plan(loaded, workspace, selection)
+    check_runnable(plan)  # before the table: one line says it
     print_plan(plan)
     # Starting Prefect takes a quarter of a minute: not when there is nothing to do and nobody looks.
     alone = no_prefect or (plan.idle and not os.environ.get("PREFECT_API_URL"))

@@ -86,3 +86,11 @@ def test_bad_raw_data_is_one_line_with_a_fix_and_leaves_no_dataset(convert, raw,
 def test_good_raw_data_passes(convert, raw, tmp_path):
     assert convert(raw) == (0, "")
     assert list((tmp_path / "home").rglob("actions/*.json"))
+
+
+def test_a_wrong_folder_is_an_error_even_when_everything_is_in_the_store(convert, raw, tmp_path):
+    assert convert(raw)[0] == 0
+    code, err = convert(tmp_path)
+    assert code == 2
+    assert "not a Pascal-Part folder" in err
+    assert err.count("\n") == 1
