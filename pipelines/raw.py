@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from partseg.errors import SourceError
-from partseg.files import write_file
+from partseg.files import sha256_file, write_file
 from partseg.progress import Progress, Silent
-from partseg.store.trees import canonical_json, file_sha256
+from partseg.store.trees import canonical_json
 from pipelines.artifact import RawFile
 from pipelines.params import RawLister
 
@@ -89,7 +89,7 @@ def _entry(root: Path, name: str, known: Known) -> tuple[int, int, str]:
         before = known.get(name)
         if before is not None and before[:2] == (size, modified):
             return before
-        return size, modified, file_sha256(path)
+        return size, modified, sha256_file(path)
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror or error}", where=path) from error
 

@@ -7,7 +7,7 @@ dense descriptors are read again when an image is chosen: few base images ever a
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from partseg.errors import LayoutError, StoreError
 from partseg.files import write_file
-from partseg.layout import Category, Split, rle_to_mask
+from partseg.layout import Split, rle_to_mask
 from partseg.parsing.descriptors import Describer, Features
 from partseg.parsing.vit import normalise, resize, short_side_size
 from partseg.progress import Progress, Silent
@@ -75,19 +75,6 @@ class BaseImage:
     features: Features
     masks: Tensor
     category_ids: tuple[int, ...]
-
-
-def lent_parts(categories: Sequence[Category], groups: Collection[str] = ("base",)) -> set[int]:
-    """Ids of the parts that base images may hand on: those of the groups, or all if none has a group."""
-    parts = [c for c in categories if c.kind == "part"]
-    grouped = any(c.group is not None for c in parts)
-    return {c.category_id for c in parts if not grouped or c.group in groups}
-
-
-def objects_of(categories: Sequence[Category], part_ids: Collection[int]) -> dict[int, str]:
-    """The objects that have one of the parts, id -> name."""
-    parents = {c.parent_id for c in categories if c.category_id in part_ids}
-    return {c.category_id: c.name for c in categories if c.category_id in parents}
 
 
 def base_rows(split: Split, object_ids: Collection[int], part_ids: Collection[int]) -> list[int]:

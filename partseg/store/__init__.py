@@ -14,6 +14,6 @@ Nothing is executed on reading: the store holds bytes and JSON.
 
 from partseg.store.lease import Lease
 from partseg.store.store import Action, Store
-from partseg.store.trees import Entry, Tree, file_sha256, tree_of
+from partseg.store.trees import Entry, Tree, tree_of
 
-__all__ = ["Action", "Entry", "Lease", "Store", "Tree", "file_sha256", "tree_of"]
+__all__ = ["Action", "Entry", "Lease", "Store", "Tree", "tree_of"]

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from partseg.errors import MissingArtifact, StoreError
+from partseg.files import sha256_file
 from partseg.store.files import open_files
 from partseg.store.lease import TTL, Lease
 from partseg.store.local_files import link_or_copy
-from partseg.store.trees import Entry, Tree, canonical_json, file_sha256, parse_tree, tree_of
+from partseg.store.trees import Entry, Tree, canonical_json, parse_tree, tree_of
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ class Store:
         with tempfile.TemporaryDirectory(prefix="partseg-") as folder:
             path = Path(folder) / sha256
             self.files.get(blob_name(sha256), path)
-            return file_sha256(path) == sha256
+            return sha256_file(path) == sha256
 
     def _local_blob(self, entry: Entry) -> Path:
         """The blob as a local file with the right content."""
@@ -271,7 +272,7 @@ class Store:
         try:
             with suppress(FileNotFoundError):
                 self.files.get(blob_name(entry.sha256), temporary)
-            if not temporary.exists() or file_sha256(temporary) != entry.sha256:
+            if not temporary.exists() or sha256_file(temporary) != entry.sha256:
                 raise MissingArtifact(
                     f"{entry.path}: its blob {entry.sha256[:12]} is missing or damaged",
                     where=self.url,
@@ -290,7 +291,7 @@ def blob_name(sha256: str) -> str:
 
 def _matches(path: Path, sha256: str) -> bool:
     """Hash a blob; if it is sound, stamp it so that this is not done again."""
-    if file_sha256(path) != sha256:
+    if sha256_file(path) != sha256:
         return False
     with suppress(OSError):
         _seal(path)

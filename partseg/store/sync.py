@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from partseg.errors import MissingArtifact
+from partseg.files import sha256_file
 from partseg.store.store import Store, blob_name
-from partseg.store.trees import file_sha256
 
 
 def copy_artifacts(
@@ -51,7 +51,7 @@ def _copy_out(source: Store, sha256: str, path: Path) -> None:
         source.files.get(blob_name(sha256), path)
     else:
         path.write_bytes(local.read_bytes())  # a link would tie the two stores together
-    if file_sha256(path) != sha256:
+    if sha256_file(path) != sha256:
         raise MissingArtifact(f"blob {sha256[:12]} is damaged", where=source.url)
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from partseg.errors import StoreError
+from partseg.files import sha256_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -50,12 +51,6 @@ def canonical_json(value: object) -> bytes:
     ).encode()
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def tree_of(directory: Path) -> Tree:
     """Hash every file below ``directory``.
 
@@ -63,7 +58,7 @@ def tree_of(directory: Path) -> Tree:
         StoreError: there is something else than plain files and folders.
     """
     entries = [
-        Entry(path=path.relative_to(directory).as_posix(), size=path.stat().st_size, sha256=file_sha256(path))
+        Entry(path=path.relative_to(directory).as_posix(), size=path.stat().st_size, sha256=sha256_file(path))
         for path in _files(directory)
     ]
     return Tree(entries=tuple(sorted(entries)))

@@ -19,7 +19,6 @@ from pipelines.run import run_recipe
 from pipelines.workspace import Workspace
 
 MODELS = ("base", "without_parsed", "with_parsed")
-SEEDED = ("base", "without_parsed", "with_parsed")
 
 
 def main() -> None:
@@ -44,7 +43,7 @@ def ablation(seed: int, home: Path) -> dict[tuple[str, str], float]:
         "raw_parts.synthetic.seed": seed,
         "raw_photos.synthetic.seed": seed,
         "descriptors.training.seed": seed,
-        **{f"{stage}.seed": seed for stage in SEEDED},
+        **{f"{stage}.seed": seed for stage in MODELS},
     }
     workspace = Workspace.open(home=home, store=str(home / "store"))
     plan = make_plan(load_recipe("demo_ablation", overrides=overrides), workspace, Selection())

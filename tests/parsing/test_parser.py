@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from partseg.layout.audit import audit
 from partseg.parsing.config import ParserConfig
 from partseg.parsing.descriptors import Describer
 from partseg.parsing.detector import suppress
-from partseg.parsing.index import BaseImages, BaseIndex, build_index, lent_parts, objects_of
+from partseg.parsing.index import BaseImages, BaseIndex, build_index
 from partseg.parsing.parser import Base, parse
+from pipelines.inputs import chosen
 from tests.parsing.conftest import CATEGORIES, FakeDetector, masks
 
 PARTS = {2, 3}
@@ -83,9 +83,8 @@ def test_only_images_of_one_object_are_base_images(base_dataset: Dataset, descri
 
 
 def test_only_parts_of_base_objects_are_lent() -> None:
-    assert lent_parts(CATEGORIES) == {2, 3}
-    assert objects_of(CATEGORIES, {2, 3}) == {1: "cat"}
-    assert lent_parts([replace(c, group=None) for c in CATEGORIES]) == {2, 3, 5, 6}
+    assert [c.category_id for c in chosen(CATEGORIES, kind="part", group="base")] == [2, 3]
+    assert [c.category_id for c in chosen(CATEGORIES, kind="part")] == [2, 3, 5, 6]
 
 
 def test_an_index_survives_the_disk(tmp_path: Path, base_dataset: Dataset, describer: Describer) -> None:

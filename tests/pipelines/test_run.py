@@ -147,7 +147,7 @@ stages:
 
     def test_known_files_are_not_hashed_again(self, bench, pets, monkeypatch):
         bench.plan(raw={"pets": pets})
-        monkeypatch.setattr("pipelines.raw.file_sha256", None)
+        monkeypatch.setattr("pipelines.raw.sha256_file", None)
         bench.plan(raw={"pets": pets})
 
     def test_once_listed_a_run_elsewhere_goes_without_the_folder_until_it_needs_a_file(self, bench, pets):
