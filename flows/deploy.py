@@ -1,4 +1,4 @@
-"""Every recipe as a deployment of the flow: ``python -m flows.deploy`` puts them on a process pool.
+"""Every recipe and every source as a deployment: ``python -m flows.deploy`` puts them on a process pool.
 
 Then ``prefect worker start --pool partseg`` runs them, on this machine or another that has partseg
 installed and reaches the same store.
@@ -21,7 +21,9 @@ POOL = "partseg"
 
 
 def deployments(workspace: Workspace, *, for_pool: bool) -> Iterator[RunnerDeployment]:
-    """One deployment per recipe. Paths are settled here: a worker runs flows in a folder of its own.
+    """One deployment per recipe, and one per source to convert.
+
+    Paths are settled here: a worker runs flows in a folder of its own.
 
     Args:
         workspace: store, home and workers of the runs.
@@ -29,9 +31,12 @@ def deployments(workspace: Workspace, *, for_pool: bool) -> Iterator[RunnerDeplo
     """
     from prefect.types.entrypoint import EntrypointType
 
+    from flows.convert import convert
     from flows.reproduce import reproduce
+    from partseg.datasets.catalogue import SOURCES
     from pipelines.recipe import load_recipe, recipe_names
 
+    folder = {"working_dir": str(Path.cwd())} if for_pool else None
     for name in recipe_names():
         recipe = load_recipe(name)
         made: Any = reproduce.to_deployment(
@@ -44,7 +49,17 @@ def deployments(workspace: Workspace, *, for_pool: bool) -> Iterator[RunnerDeplo
             },
             description=recipe.description or None,
             tags=["partseg", *recipe.tags],
-            job_variables={"working_dir": str(Path.cwd())} if for_pool else None,
+            job_variables=folder,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        yield made
+    for source in sorted(SOURCES):
+        made = convert.to_deployment(
+            name=source,
+            parameters={"source": source, "workers": workspace.workers},
+            description=f"Raw files of {source} to the common layout.",
+            tags=["partseg", "convert"],
+            job_variables=folder,
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         yield made
@@ -68,7 +83,7 @@ def main(
     store: Annotated[str | None, typer.Option(help="Folder or URL of the store.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Worker processes each stage may start.")] = 0,
 ) -> None:
-    """Deploy every recipe. The server is the one in PREFECT_API_URL."""
+    """Deploy every recipe and every source. The server is the one in PREFECT_API_URL."""
     from flows.settings import apply
 
     workspace = Workspace.open(store=store, workers=workers)

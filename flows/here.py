@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.reproduce import HERE, Here, reproduce
+from flows.runners import Runner
 from partseg.errors import PartsegError
 from pipelines.plan import Plan, Selection
 from pipelines.recipe import CONFIGS
@@ -14,11 +15,18 @@ from pipelines.workspace import Workspace
 
 
 def run_here(
-    plan: Plan, workspace: Workspace, selection: Selection, overrides: dict[str, Any], watcher: Watcher
+    plan: Plan,
+    workspace: Workspace,
+    selection: Selection,
+    overrides: dict[str, Any],
+    watcher: Watcher,
+    runner: Runner = "local",
+    runner_address: str | None = None,
 ) -> Path | None:
     """Run a plan as a flow; returns the report's page.
 
-    Without a server (``PREFECT_API_URL``) Prefect starts a temporary one of its own.
+    Without a server (``PREFECT_API_URL``) Prefect starts a temporary one of its own. Who converts raw data is
+    described in :mod:`flows.runners`.
 
     Raises:
         PartsegError: a stage failed for a reason a person can mend.
@@ -41,6 +49,8 @@ def run_here(
                 downstream=selection.downstream,
                 overrides=overrides or None,
                 workers=workspace.workers,
+                runner=runner,
+                runner_address=runner_address,
                 home=str(workspace.home),
                 return_state=True,
             )

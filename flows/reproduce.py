@@ -14,6 +14,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.pages import ProgressPage, show_plan, show_report
+from flows.runners import Runner, shard_mapper
+from partseg.datasets.shards import Mapper
 from partseg.errors import PartsegError
 from pipelines.plan import Plan, Row, Selection, make_plan
 from pipelines.recipe import load_recipe
@@ -49,6 +51,8 @@ def reproduce(
     overrides: dict[str, Any] | None = None,
     target: Literal["run", "plan"] = "run",
     workers: int = 0,
+    runner: Runner = "local",
+    runner_address: str | None = None,
     home: str | None = None,
 ) -> Any:
     """Make the artifacts and the report of a recipe; what is in the store already is not made again.
@@ -66,9 +70,11 @@ def reproduce(
         overrides: ``stage.param`` -> value.
         target: ``plan`` shows what would run, and stops.
         workers: worker processes each stage may start.
+        runner: who converts raw data: processes of this machine, a Dask or a Ray cluster.
+        runner_address: scheduler of a cluster that is up already; by default one is started here.
         home: partseg's folder for checkpoints, caches and reports.
     """
-    here = HERE.get() or Here()
+    here = _here()
     folders = {name: Path(folder) for name, folder in (raw or {}).items()}
     selection = Selection(
         only=tuple(only or ()),
@@ -86,16 +92,22 @@ def reproduce(
         if target == "plan":
             waiting = sum(row.state in ("run", "maybe") for row in plan.rows)
             return Completed(name="Planned", message=f"{waiting} of {len(plan.rows)} stages would run")
-        return _run(plan, workspace, here)
+        mapper = shard_mapper(runner, address=runner_address, workers=workers)
+        return _run(plan, workspace, here, mapper)
     except PartsegError as error:  # one line, not three tracebacks
         here.error = error
         return Failed(message=str(error))
 
 
-def _run(plan: Plan, workspace: Workspace, here: Here) -> State[Any]:
+def _here() -> Here:
+    """Not in the flow's own body, which travels to the workers of a cluster with all it names."""
+    return HERE.get() or Here()
+
+
+def _run(plan: Plan, workspace: Workspace, here: Here, mapper: Mapper | None) -> State[Any]:
     states: dict[str, State[Any]] = {}
     try:
-        with Run(plan, workspace, watcher=_FlowWatcher(here.watcher)) as run:
+        with Run(plan, workspace, watcher=_FlowWatcher(here.watcher), mapper=mapper) as run:
             for row in plan.rows:
                 before = [states[name] for name in row.needs]
                 states[row.stage] = _run_stage(run, row, before, here)

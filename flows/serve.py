@@ -1,4 +1,4 @@
-"""``python -m flows.serve``: a local Prefect server, if none answers, and every recipe served by it."""
+"""``python -m flows.serve``: a local Prefect server, if none answers, which serves recipes and sources."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def main(
     store: Annotated[str | None, typer.Option(help="Folder or URL of the store.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
 ) -> None:
-    """Serve every recipe until Ctrl-C."""
+    """Serve every recipe and source until Ctrl-C."""
     from flows.settings import apply
 
     api_url = os.environ.get("PREFECT_API_URL") or f"http://127.0.0.1:{port}/api"
@@ -111,7 +111,8 @@ def _serve(workspace: Workspace, api_url: str, limit: int, started: bool) -> Non
     typer.echo("in another terminal:")
     typer.echo(f"  export PREFECT_API_URL={api_url}")
     for deployment in made:
-        typer.echo(f"  prefect deployment run reproduce/{deployment.name} --watch")
+        needs = " -p raw=DIR -p out=DIR" if deployment.flow_name == "convert" else ""
+        typer.echo(f"  prefect deployment run {deployment.flow_name}/{deployment.name}{needs} --watch")
     typer.echo("Ctrl-C stops")
     serve(*made, limit=limit, print_starting_message=False)
 

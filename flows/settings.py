@@ -30,6 +30,8 @@ def apply(home: Path, *, logging_level: str = "CRITICAL", api_url: str | None = 
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # The embedded server needs 13 s on an idle machine; the default of 20 s is too close.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        # A Dask cluster says every step of its life otherwise.
+        "DASK_LOGGING__DISTRIBUTED": "error",
         # Slots of a concurrency limit outlive a restart of the server, instead of leaking.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from partseg.datasets.shards import Mapper
 from partseg.errors import SourceError
 from partseg.progress import Progress, Silent
 
@@ -63,6 +64,7 @@ class StageContext:
         listing: the files of the local raw folder, for a stage that lists one
             (:meth:`pipelines.params.StageParams.raw_files`).
         raw_root: that folder.
+        mapper: runs the shards of a conversion on other machines; None for this one's processes.
         progress: where ``update`` and ``log`` go.
     """
 
@@ -70,6 +72,7 @@ class StageContext:
     workers: int = 0
     listing: Sequence[RawFile] | None = None
     raw_root: Path | None = None
+    mapper: Mapper | None = None
     progress: Progress = field(default_factory=Silent)
 
     def update(self, done: int, total: int, message: str = "") -> None:

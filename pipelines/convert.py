@@ -10,7 +10,7 @@ from pipelines.acquire import described
 from pipelines.artifact import Artifact, Metrics, StageContext
 from pipelines.params import Ref, StageParams
 
-VERSION = "1"
+VERSION = "2"
 
 
 class Params(StageParams):
@@ -23,4 +23,13 @@ def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: Stage
     """Convert every split of the source."""
     source, options = described(inputs[params.raw])
     root = inputs[params.raw].raw[source]
-    return convert(source, root, out, options=options, workers=report.workers, report=report)
+    return convert(
+        source,
+        root,
+        out,
+        options=options,
+        workers=report.workers,
+        work=report.work / "shards",
+        mapper=report.mapper,
+        report=report,
+    )

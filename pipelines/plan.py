@@ -13,7 +13,7 @@ from pipelines.artifact import RawFile
 from pipelines.graph import ancestors, descendants
 from pipelines.keys import differences, key_of, key_parts, same_but_inputs
 from pipelines.problems import suggestion
-from pipelines.raw import list_raw, listing_digest, raw_roots
+from pipelines.raw import fetched_roots, list_raw, listing_digest, raw_roots
 from pipelines.recipe import Recipe, Stage
 from pipelines.workspace import Workspace
 
@@ -122,7 +122,9 @@ def make_plan(
     selection = selection or Selection()
     chosen, forced = _choose(recipe, selection)
     planner = _Planner(recipe, workspace.store)
-    roots = raw_roots(recipe.raw, workspace.raw)
+    named = raw_roots(recipe.raw, workspace.raw)
+    sources = {source for stage in recipe.stages.values() if (source := stage.params.raw_source())}
+    roots = {**fetched_roots(workspace.home, sources), **named}
     listings: dict[str, tuple[RawFile, ...]] = {}
     for stage in recipe.stages.values():
         listed: _Listed = None
@@ -138,7 +140,7 @@ def make_plan(
                     why = f"the raw files of {source} are needed: give --raw {source}=DIR"
                     listed = _Unlisted(why=why, given=False)
             except SourceError as error:
-                listed = _Unlisted(why=str(error), given=True)
+                listed = _Unlisted(why=str(error), given=source in named)
         planner.add(stage, listed, chosen=stage.name in chosen, forced=stage.name in forced)
     return Plan(recipe=recipe, rows=tuple(planner.rows.values()), listings=listings, raw=roots)
 

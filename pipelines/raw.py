@@ -7,16 +7,15 @@ read again.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+from partseg.datasets.facts import raw_folder
 from partseg.errors import SourceError
-from partseg.files import sha256_file, write_file
+from partseg.hashes import HashCache, Stamp
 from partseg.progress import Progress, Silent
 from partseg.store.trees import canonical_json
 from pipelines.artifact import RawFile
@@ -24,10 +23,6 @@ from pipelines.params import RawLister
 
 # sha256 runs at 1-2 GB/s on one core with the interpreter lock released; disks saturate soon.
 READERS = 4
-# A file written this recently may change again within one tick of its time stamp: not remembered.
-TOO_FRESH = 2.0
-
-Known = dict[str, tuple[int, int, str]]
 
 
 def list_raw(
@@ -48,20 +43,17 @@ def list_raw(
     if not root.is_dir():
         raise SourceError("there is no such folder", where=root)
     report, names = report or Silent(), list(files(root))
-    record = cache / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
-    known = _load(record)
-    fresh: Known = {}
+    hashes = HashCache(root, cache / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json")
+    found: list[RawFile] = []
     try:
         with ThreadPoolExecutor(READERS) as pool:
-            for done, (name, entry) in enumerate(
-                zip(names, pool.map(lambda name: _entry(root, name, known), names), strict=True), 1
-            ):
-                fresh[name] = entry
+            stamps = pool.map(lambda name: _stamp(hashes, name), names)
+            for done, (name, (size, _, sha256)) in enumerate(zip(names, stamps, strict=True), 1):
+                found.append(RawFile(path=name, size=size, sha256=sha256))
                 report.update(done, len(names), f"hashing {root.name}")
     finally:  # hashes found before an interruption are worth keeping
-        if any(known.get(name) != entry for name, entry in fresh.items()):
-            _save(record, {**known, **fresh})
-    return tuple(RawFile(path=name, size=fresh[name][0], sha256=fresh[name][2]) for name in names)
+        hashes.save()
+    return tuple(found)
 
 
 def listing_digest(listing: tuple[RawFile, ...]) -> str:
@@ -81,27 +73,14 @@ def raw_roots(recipe: Mapping[str, Path], given: Mapping[str, Path]) -> dict[str
     return {**recipe, **environment, **given}
 
 
-def _entry(root: Path, name: str, known: Known) -> tuple[int, int, str]:
-    path = root / name
+def fetched_roots(home: Path, sources: Iterable[str]) -> dict[str, Path]:
+    """Raw source -> folder, for those that ``partseg data get`` has put below ``home``."""
+    folders = {source: home / "raw" / raw_folder(source) for source in sources}
+    return {source: folder for source, folder in folders.items() if folder.is_dir()}
+
+
+def _stamp(hashes: HashCache, name: str) -> Stamp:
     try:
-        status = path.stat()
-        size, modified = status.st_size, status.st_mtime_ns
-        before = known.get(name)
-        if before is not None and before[:2] == (size, modified):
-            return before
-        return size, modified, sha256_file(path)
+        return hashes.stamp(name)
     except OSError as error:
-        raise SourceError(f"cannot be read: {error.strerror or error}", where=path) from error
-
-
-def _load(record: Path) -> Known:
-    try:
-        return {name: (row[0], row[1], row[2]) for name, row in json.loads(record.read_bytes()).items()}
-    except (OSError, ValueError, LookupError, AttributeError, TypeError):
-        return {}  # only a cache: the files are hashed again
-
-
-def _save(record: Path, entries: Known) -> None:
-    now = time.time_ns()
-    settled = {name: row for name, row in entries.items() if now - row[1] > TOO_FRESH * 1e9}
-    write_file(record, canonical_json(settled))
+        raise SourceError(f"cannot be read: {error.strerror or error}", where=hashes.root / name) from error

@@ -21,6 +21,7 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, Protocol
 from uuid import uuid4
 
+from partseg.datasets.shards import Mapper
 from partseg.errors import PartsegError, RecipeError
 from partseg.files import write_file
 from partseg.store import Action, tree_of
@@ -116,13 +117,27 @@ class Unwatched:
 class Run:
     """One run of a plan: open it with ``with``, call :meth:`stage` for every row, then :meth:`finish`.
 
+    Args:
+        plan: what to do.
+        workspace: where.
+        watcher: told how it goes.
+        mapper: runs the shards of conversions somewhere else than in this machine's processes.
+
     Raises:
         RecipeError: on opening, if a selected stage is blocked.
     """
 
-    def __init__(self, plan: Plan, workspace: Workspace, *, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        workspace: Workspace,
+        *,
+        watcher: Watcher | None = None,
+        mapper: Mapper | None = None,
+    ) -> None:
         check_runnable(plan)
         self.plan, self.workspace, self.store = plan, workspace, workspace.store
+        self._mapper = mapper
         self.watcher: Watcher = watcher or Unwatched()
         self.results: dict[str, Result] = {}
         self.page: Path | None = None
@@ -285,6 +300,7 @@ class Run:
             workers=self.workspace.workers,
             listing=listing,
             raw_root=self.plan.raw.get(source) if source is not None and listing is not None else None,
+            mapper=self._mapper,
             progress=_StageProgress(self, stage.name),
         )
         inputs = {name: self.artifact(name) for name in stage.needs}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from partseg.errors import RecipeError
+from partseg.errors import RecipeError, SourceError
 
 if TYPE_CHECKING:
     from pipelines.plan import Selection
@@ -44,6 +44,10 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="Change a parameter of a stage."),
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", metavar="NAME=VALUE", help="Setting of the source; VALUE is YAML."),
+]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Worker processes each stage may start.  [default: one per core]")
 ]
@@ -64,6 +68,22 @@ def parse_raw(texts: Sequence[str] | None) -> dict[str, Path]:
         if not equals or not source or not folder:
             raise RecipeError(f"--raw {text} is not understood", fix="write --raw SOURCE=DIR")
         found[source] = Path(folder)
+    return found
+
+
+def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:
+    """``["splits=[val]"]`` as a mapping; values are YAML."""
+    import yaml
+
+    found = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise SourceError(f"--option {text} is not understood", fix="write --option NAME=VALUE")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SourceError(f"--option {text} is not YAML ({error})", fix="quote the value") from error
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from pipelines.plan import Plan, Selection
     from pipelines.workspace import Workspace
+
+Runner = Literal["local", "dask", "ray"]
 
 
 def run(
@@ -31,6 +33,12 @@ def run(
     downstream: options.Downstream = False,
     set_: options.Set = None,
     workers: options.Workers = None,
+    runner: Annotated[
+        Runner, typer.Option(help="Who converts raw data: this machine's processes or a cluster.")
+    ] = "local",
+    runner_address: Annotated[
+        str | None, typer.Option(help="Scheduler of a cluster that is up.  [default: one is started here]")
+    ] = None,
     no_prefect: Annotated[
         bool, typer.Option("--no-prefect", help="Run the stages directly, without Prefect.")
     ] = False,
@@ -39,9 +47,12 @@ def run(
 
     Stopped or killed at any moment, the same command goes on where this one ended.
     """
+    from partseg.errors import RecipeError
     from pipelines.plan import make_plan
     from pipelines.run import check_runnable
 
+    if no_prefect and (runner != "local" or runner_address is not None):
+        raise RecipeError("a cluster is used through Prefect", fix="leave out --no-prefect or --runner")
     workspace = options.open_workspace(store=store, raw=raw, workers=workers)
     selection = options.make_selection(only, from_, until, force, downstream)
     loaded = options.read_recipe(recipe, profile, set_)
@@ -51,7 +62,10 @@ def run(
     # Starting Prefect takes a quarter of a minute: not when there is nothing to do and nobody looks.
     alone = no_prefect or (plan.idle and not os.environ.get("PREFECT_API_URL"))
     try:
-        page = _alone(plan, workspace) if alone else _through_prefect(plan, workspace, selection, set_)
+        if alone:
+            page = _alone(plan, workspace)
+        else:
+            page = _through_prefect(plan, workspace, selection, set_, runner, runner_address)
     except KeyboardInterrupt:
         print("error: stopped; the same command goes on where this one ended", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -72,7 +86,12 @@ def _alone(plan: Plan, workspace: Workspace) -> Path | None:
 
 
 def _through_prefect(
-    plan: Plan, workspace: Workspace, selection: Selection, sets: list[str] | None
+    plan: Plan,
+    workspace: Workspace,
+    selection: Selection,
+    sets: list[str] | None,
+    runner: Runner,
+    runner_address: str | None,
 ) -> Path | None:
     from partseg.cli.show import Show
     from partseg.errors import PartsegError
@@ -91,4 +110,5 @@ def _through_prefect(
             f"Prefect is not installed ({error})", fix="pip install 'partseg[flows]', or add --no-prefect"
         ) from error
     with Show(plan) as show:
-        return run_here(plan, workspace, selection, parse_overrides(sets or ()), show)
+        overrides = parse_overrides(sets or ())
+        return run_here(plan, workspace, selection, overrides, show, runner, runner_address)

@@ -1,59 +1,36 @@
-"""Raw data to the common layout, chunk by chunk, on as many processes as wanted.
+"""Raw data to the common layout, shard by shard, on as many processes as wanted.
 
-What comes out does not depend on the number of processes, and memory is bounded by the chunks in flight.
+What comes out does not depend on the number of processes, and memory is bounded by the shards in flight.
 """
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from contextlib import closing
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel
 
-from partseg.datasets import imagenet_folder, pascal_part
+from partseg import __version__
+from partseg.datasets.catalogue import source_module, source_options
 from partseg.datasets.facts import data_manifest
+from partseg.datasets.shards import Mapper, Shard, make, read, working_folder
+from partseg.datasets.source import Raw
 from partseg.errors import PartsegError, SourceError
-from partseg.layout import Chunk, DatasetWriter, encode
+from partseg.layout import FORMAT_VERSION, DatasetWriter
+from partseg.layout.files import check_free
 from partseg.progress import Progress, Silent
 
-SOURCES: Mapping[str, ModuleType] = {"imagenet_folder": imagenet_folder, "pascal_part": pascal_part}
-
-_CHUNK = 64  # records; large enough to hide the hand-over, small enough for even progress
-
-
-def source_module(source: str) -> ModuleType:
-    """The module that reads ``source``.
-
-    Raises:
-        SourceError: there is none.
-    """
-    if source not in SOURCES:
-        raise SourceError(f"unknown source {source!r}", fix=f"there are: {', '.join(SOURCES)}")
-    return SOURCES[source]
-
-
-def source_options(source: str, options: Mapping[str, Any]) -> Any:
-    """The options of ``source``, checked.
-
-    Raises:
-        SourceError: an option is unknown or has the wrong type.
-    """
-    module = source_module(source)
-    try:
-        return module.Options.model_validate(dict(options))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
-        )
-        known = ", ".join(module.Options.model_fields)
-        raise SourceError(f"options of {source}: {problems}", fix=f"known options: {known}") from error
+SHARD_RECORDS = 128  # large enough to hide the hand-over, small enough for even progress
 
 
 def convert(
@@ -63,9 +40,15 @@ def convert(
     *,
     options: Mapping[str, Any] | None = None,
     workers: int = 0,
+    work: Path | None = None,
+    mapper: Mapper | None = None,
+    shard_records: int = SHARD_RECORDS,
     report: Progress | None = None,
 ) -> dict[str, int]:
     """Convert the raw data under ``root`` into a new dataset at ``out``.
+
+    The same raw files and options give the same bytes, whatever the workers, the mapper and the shards. A
+    conversion that was stopped goes on where it was.
 
     Args:
         source: name of a module of :mod:`partseg.datasets`.
@@ -73,76 +56,152 @@ def convert(
         out: folder of the dataset; must not exist, or be empty.
         options: settings of that module.
         workers: processes; 0 reads in this one.
-        report: told after every chunk.
+        work: folder for finished shards; by default a hidden one beside ``out``. It is removed at the end.
+        mapper: runs the shards somewhere else than in ``workers`` processes of this machine; whoever runs
+            them must see the same ``root`` and ``work``.
+        shard_records: records per shard. Another number than that of a stopped conversion starts anew.
+        report: told after every shard.
 
     Returns:
-        Counts: source_records, images, dropped, objects, parts, findings.
+        Counts: source_records, images, dropped, findings, objects, parts.
 
     Raises:
         SourceError: raw data is missing or damaged, an option is wrong, or no image of a split is usable.
-        LayoutError: ``out`` is taken.
+        LayoutError: ``out`` is taken, or the disk is full.
     """
+    root, out, report = Path(root).absolute(), Path(out).absolute(), report or Silent()
     module, checked = source_module(source), source_options(source, options or {})
-    report = report or Silent()
-    splits: dict[str, list[str]] = module.splits(Path(root), checked)
-    facts = data_manifest(source)
-    total = sum(len(keys) for keys in splits.values())
-    read = partial(_read_chunk, source, Path(root), checked)
-    counts = dict.fromkeys(("source_records", "images", "dropped", "findings"), 0)
-    writer = DatasetWriter(
-        out,
-        name=source,
-        categories=module.categories(checked),
-        converter={"name": source, "settings": checked.model_dump(mode="json")},
-        image_source=source,
-        sources=[{**item.model_dump(), "licence": facts.licence} for item in facts.sources],
-        expected={"counts": facts.expected, "source": facts.expected_source} if facts.expected else None,
-        source_records={split: len(keys) for split, keys in splits.items()},
-    )
-    with writer:
-        for split, keys in splits.items():
-            chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
-            usable = 0
-            for chunk in _in_order(read, chunks, workers):
-                writer.write_batch(split, chunk)
-                usable += chunk.images.num_rows
-                counts["source_records"] += chunk.records
-                counts["images"] += chunk.images.num_rows
-                counts["dropped"] += chunk.dropped
-                counts["findings"] += chunk.findings.num_rows
-                report.update(counts["source_records"], total, split)
-            if keys and not usable:
-                first = chunk.findings["message"][0].as_py()
-                raise SourceError(f"no image of split {split} can be used ({first})", where=root)
-    counts["objects"], counts["parts"] = writer.objects, writer.parts
-    return counts
+    check_free(out)
+    plan = _plan(source, root, checked, shard_records)
+    with working_folder(work or out.parent / f".{out.name}.converting", plan) as folder:
+        raw = Raw(root, folder / "scratch")
+        splits = module.splits(raw, checked)
+        shards = _shards(source, raw, checked, splits, shard_records)
+        facts = data_manifest(source)
+        writer = DatasetWriter(
+            out,
+            name=source,
+            categories=module.categories(raw, checked),
+            converter={"name": source, "settings": checked.model_dump(mode="json")},
+            image_source=source,
+            sources=[{**item.model_dump(), "licence": facts.licence} for item in facts.sources],
+            expected={"counts": facts.expected, "source": facts.expected_source} if facts.expected else None,
+            source_records={split: len(keys) for split, keys in splits.items()},
+            details=module.details(raw, checked),
+        )
+        made = mapper(make, shards) if mapper else in_processes(make, shards, workers)
+        with writer, closing(made):
+            return _assemble(writer, splits, shards, made, report)
 
 
-def _read_chunk(source: str, root: Path, options: Any, keys: Sequence[str]) -> Chunk:
+def _plan(source: str, root: Path, options: BaseModel, shard_records: int) -> dict[str, Any]:
+    """What finished shards depend on: they are used again only if all of this is as it was."""
     module = source_module(source)
-    return encode(module.read(root, key, options) for key in keys)
+    listed = hashlib.sha256()
+    for name in module.files(root, options):
+        try:
+            status = (root / name).stat()
+        except OSError as error:
+            raise SourceError(f"cannot be read ({error.strerror})", where=root / name) from error
+        listed.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    code = hashlib.sha256()
+    for package in ("datasets", "layout"):
+        for path in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
+            code.update(path.read_bytes())
+    return {
+        "source": source,
+        "options": options.model_dump(mode="json"),
+        "root": str(root),
+        "files": listed.hexdigest(),
+        "shard_records": shard_records,
+        "code": [__version__, FORMAT_VERSION, code.hexdigest()],
+    }
 
 
-def _in_order(read: partial[Chunk], chunks: Sequence[Sequence[str]], workers: int) -> Iterator[Chunk]:
-    """The chunks in their order; at most two per process are waiting."""
-    if workers <= 0 or len(chunks) < 2:
-        yield from map(read, chunks)
+def _shards(
+    source: str, raw: Raw, options: BaseModel, splits: Mapping[str, Sequence[str]], size: int
+) -> list[Shard]:
+    settings, work = options.model_dump(mode="json"), raw.scratch.parent
+    pieces = [
+        (split, keys[start : start + size])
+        for split, keys in splits.items()
+        for start in range(0, len(keys), size)
+    ]
+    return [
+        Shard(source, settings, raw.root, work, split, number, keys)
+        for number, (split, keys) in enumerate(pieces)
+    ]
+
+
+def _assemble(
+    writer: DatasetWriter,
+    splits: Mapping[str, Sequence[str]],
+    shards: Sequence[Shard],
+    made: Iterable[Path],
+    report: Progress,
+) -> dict[str, int]:
+    """The shards in their order, as they are finished."""
+    counts = dict.fromkeys(("source_records", "images", "dropped", "findings"), 0)
+    total = sum(len(keys) for keys in splits.values())
+    usable, reasons = dict.fromkeys(splits, 0), dict[str, str]()
+    for shard, path in zip(shards, made, strict=True):
+        chunk = read(path)
+        writer.write_batch(shard.split, chunk)
+        usable[shard.split] += chunk.images.num_rows
+        if chunk.findings.num_rows:
+            reasons.setdefault(shard.split, chunk.findings["message"][0].as_py())
+        counts["source_records"] += chunk.records
+        counts["images"] += chunk.images.num_rows
+        counts["dropped"] += chunk.dropped
+        counts["findings"] += chunk.findings.num_rows
+        report.update(counts["source_records"], total, shard.split)
+    for split, images in usable.items():
+        if splits[split] and not images:
+            raise SourceError(
+                f"no image of split {split} can be used ({reasons[split]})", where=shards[0].root
+            )
+    return {**counts, "objects": writer.objects, "parts": writer.parts}
+
+
+def in_processes(
+    function: Callable[[Shard], Path], shards: Sequence[Shard], workers: int
+) -> Generator[Path, None, None]:
+    """The results in the shards' order; at most two shards per process are waiting."""
+    if workers <= 0 or len(shards) < 2:
+        yield from map(function, shards)
         return
     # spawn: the caller may hold threads and mapped files that a fork would copy in an unknown state
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context) as pool:
-        waiting: deque[Future[Chunk]] = deque()
-        todo = iter(chunks)
+    with ProcessPoolExecutor(
+        min(workers, len(shards)), mp_context=context, initializer=_start_worker
+    ) as pool:
+        waiting: deque[Future[Path]] = deque()
+        todo = iter(shards)
         try:
-            for keys in todo:
-                waiting.append(pool.submit(read, keys))
+            for shard in todo:
+                waiting.append(pool.submit(function, shard))
                 if len(waiting) >= 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise PartsegError(
-                "a worker process was killed", fix="lower the number of workers, or free memory"
+                "a worker process was killed, or did not start",
+                fix="lower the number of workers, or free memory; what is done so far is kept. A script must "
+                "call this under if __name__ == '__main__'",
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it: a pool's workers would wait for a killed one for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -11,12 +11,14 @@ show the same category.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from partseg.datasets.facts import category_facts
+from partseg.datasets.source import Raw
 from partseg.errors import SourceError
 from partseg.layout import Category, Finding, ImageRow, Record, image_size
 
@@ -48,9 +50,9 @@ class Options(BaseModel):
         return self.classes
 
 
-def categories(options: Options | None = None) -> tuple[Category, ...]:
+def categories(raw: Raw, options: Options) -> tuple[Category, ...]:
     """One object category per name, ids from 1 in alphabetical order."""
-    folders = (options or Options()).folders()
+    folders = options.folders()
     return tuple(
         Category(
             category_id=index,
@@ -62,13 +64,12 @@ def categories(options: Options | None = None) -> tuple[Category, ...]:
     )
 
 
-def files(root: Path, options: Options | None = None) -> list[str]:
+def files(root: Path, options: Options) -> list[str]:
     """Relative paths of the images that a conversion reads, sorted.
 
     Raises:
         SourceError: class folders are missing or empty.
     """
-    options = options or Options()
     found: list[str] = []
     problems: list[str] = []
     for folder in sorted(options.folders()):
@@ -86,35 +87,42 @@ def files(root: Path, options: Options | None = None) -> list[str]:
     return found
 
 
-def splits(root: Path, options: Options | None = None) -> dict[str, list[str]]:
+def splits(raw: Raw, options: Options) -> dict[str, list[str]]:
     """The only split; record names are the relative paths of the images.
 
     Raises:
         SourceError: as :func:`files`.
     """
-    options = options or Options()
-    return {options.split: files(root, options)}
+    return {options.split: files(raw.root, options)}
 
 
-def read(root: Path, key: str, options: Options | None = None) -> Record:
-    """One image with its image-level label.
+def details(raw: Raw, options: Options) -> dict[str, dict[str, Any]]:
+    """Nothing: the folders say no more."""
+    return {}
+
+
+def read(raw: Raw, split: str, keys: Sequence[str], options: Options) -> Iterator[Record]:
+    """Images with their image-level labels.
 
     Raises:
-        SourceError: the image is missing or damaged.
+        SourceError: an image is missing or damaged.
     """
-    options = options or Options()
-    path = root / key
+    ids = {item.name: item.category_id for item in categories(raw, options)}
+    folders = options.folders()
+    for key in keys:
+        yield _read(raw.root / key, key, ids[folders[key.split("/")[0]]], options.max_side)
+
+
+def _read(path: Path, key: str, label: int, max_side: int | None) -> Record:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise SourceError("the image is missing", where=path, fix="check the raw folder") from None
     height, width = image_size(content, path)
-    if options.max_side is not None and max(height, width) > options.max_side:
-        message = f"{height}x{width} (height x width) is larger than {options.max_side} pixels"
+    if max_side is not None and max(height, width) > max_side:
+        message = f"{height}x{width} (height x width) is larger than {max_side} pixels"
         finding = Finding(source_key=key, reason="image-too-large", message=message, image_dropped=True)
         return Record(image=None, findings=(finding,))
-    name = options.folders()[key.split("/")[0]]
-    label = next(item.category_id for item in categories(options) if item.name == name)
     row = ImageRow(
         file_name=key,
         height=height,

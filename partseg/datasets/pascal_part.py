@@ -16,22 +16,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.io import loadmat
 
 from partseg.datasets.facts import category_facts
+from partseg.datasets.formats.matlab import load_variable
+from partseg.datasets.formats.voc_folder import object_names, read_lists
+from partseg.datasets.source import Raw
 from partseg.errors import SourceError
 from partseg.layout import AnnotationRow, Category, Finding, ImageRow, Record, image_size
-from partseg.layout.runs import counts_bbox, encode_counts_many, mask_to_counts
+from partseg.layout.stacks import masks_to_segments
 
 _MATS = "Annotations_Part"
 _VOC = "VOCdevkit/VOC2010"
@@ -56,7 +56,7 @@ class Options(BaseModel):
     allow_missing: bool = False
 
 
-def categories(options: Options | None = None) -> tuple[Category, ...]:
+def categories(raw: Raw, options: Options) -> tuple[Category, ...]:
     """The 93 parts (ids 1 to 93, in VLPart's order) and the 20 objects (100 + VOC class index)."""
     facts = category_facts("pascal_part")
     object_ids = {item["name"]: item["category_id"] for item in facts["objects"]}
@@ -87,62 +87,67 @@ def categories(options: Options | None = None) -> tuple[Category, ...]:
     return (*parts, *objects)
 
 
-def splits(root: Path, options: Options | None = None) -> dict[str, list[str]]:
+def splits(raw: Raw, options: Options) -> dict[str, list[str]]:
     """Image names of each split, in the order of its list.
 
     Raises:
         SourceError: folders, lists or (unless ``allow_missing``) listed files are missing.
     """
-    options = options or Options()
-    lists = {split: root / _LISTS / f"{split}.txt" for split in options.splits}
-    wanted = [(root / _MATS, "*.mat"), (root / _IMAGES, "*.jpg")]
-    missing = [f"{path.relative_to(root)}/{what}" for path, what in wanted if not path.is_dir()]
-    missing += [str(path.relative_to(root)) for path in lists.values() if not path.is_file()]
-    if missing:
-        raise SourceError(f"not a Pascal-Part folder, missing: {', '.join(missing)}", where=root, fix=_GET_IT)
-    names = {split: _read_list(path) for split, path in lists.items()}
-    if not options.allow_missing:
-        _check_complete(root, names)
-    return names
+    return read_lists(
+        raw.root,
+        _LISTS,
+        options.splits,
+        {_MATS: ".mat", _IMAGES: ".jpg"},
+        complete=not options.allow_missing,
+        fix=_GET_IT,
+    )
 
 
-def files(root: Path, options: Options | None = None) -> list[str]:
+def files(root: Path, options: Options) -> list[str]:
     """Relative paths of the raw files that a conversion reads, sorted.
 
     Raises:
         SourceError: as :func:`splits`.
     """
-    options = options or Options()
     found = [f"{_LISTS}/{split}.txt" for split in options.splits]
-    for names in splits(root, options).values():
+    for names in splits(Raw(root, root), options).values():
         for key in names:
             candidates = (f"{_MATS}/{key}.mat", f"{_IMAGES}/{key}.jpg", f"{_XMLS}/{key}.xml")
             found += [path for path in candidates if (root / path).is_file()]
     return sorted(set(found))
 
 
-def read(root: Path, key: str, options: Options | None = None) -> Record:
-    """The image ``key`` with its objects and parts.
+def details(raw: Raw, options: Options) -> dict[str, dict[str, Any]]:
+    """Nothing: the raw files say no more."""
+    return {}
 
-    Its image-level labels are the classes of its objects. A part whose known name has no category and an
+
+def read(raw: Raw, split: str, keys: Sequence[str], options: Options) -> Iterator[Record]:
+    """Images with their objects and parts.
+
+    Their image-level labels are the classes of their objects. A part whose known name has no category and an
     empty mask become findings.
 
     Raises:
         SourceError: a file is missing or damaged, holds an unknown class or part name, or a mask does not
             fit the image.
     """
-    options = options or Options()
+    for key in keys:
+        yield _read(raw.root, key, options.allow_missing)
+
+
+def _read(root: Path, key: str, allow_missing: bool) -> Record:
     mat, image = root / _MATS / f"{key}.mat", root / _IMAGES / f"{key}.jpg"
     missing = [str(path.relative_to(root)) for path in (mat, image) if not path.is_file()]
     if missing:
         what = f"missing: {', '.join(missing)}"
-        if not options.allow_missing:
+        if not allow_missing:
             raise SourceError(what, where=root, fix=_GET_IT)
         return _dropped(key, "files-missing", what)
-    content = image.read_bytes()
+    content, xml = image.read_bytes(), root / _XMLS / f"{key}.xml"
     height, width = image_size(content, image)
     objects = _load(mat, key)
-    sizes = {mask.shape for _, mask, parts in objects for mask in (mask, *(part for _, part in parts))}
+    sizes = {mask.shape for item in objects for mask in (item.mask, *(part.mask for part in item.parts))}
     if wrong := sizes - {(height, width)}:
         other = "x".join(str(side) for side in sorted(wrong)[0])
         raise SourceError(
@@ -158,24 +163,28 @@ def read(root: Path, key: str, options: Options | None = None) -> Record:
         source_key=key,
         sha256=hashlib.sha256(content).digest(),
         pos_category_ids=tuple(dict.fromkeys(row.category_id for row in annotations if row.parent is None)),
-        extra=_voc_objects(root / _XMLS / f"{key}.xml"),
+        extra={"voc_objects": object_names(xml, _GET_IT)} if xml.is_file() else None,
     )
-    return Record(image=row, annotations=tuple(annotations), findings=tuple(findings))
+    return Record(image=row, annotations=annotations, findings=findings)
 
 
-_Mask = NDArray[np.uint8]
-_Part = tuple[str, _Mask]
-_Object = tuple[str, _Mask, list[_Part]]
-# category, run-lengths, position of the parent, raw part name
-_Found = tuple[int, NDArray[np.int64], int | None, str | None]
+class _Part(NamedTuple):
+    name: str
+    mask: NDArray[Any]  # [H, W]
+
+
+class _Object(NamedTuple):
+    name: str
+    mask: NDArray[Any]  # [H, W]
+    parts: list[_Part]
 
 
 def _load(mat: Path, key: str) -> list[_Object]:
     try:
-        anno = loadmat(mat, variable_names=["anno"])["anno"][0, 0]
+        anno = load_variable(mat.read_bytes(), "anno")[0, 0]
         name = str(anno["imname"][0])
         objects = [
-            (str(item["class"][0]), item["mask"], list(_parts(item["parts"])))
+            _Object(str(item["class"][0]), _mask(item["mask"]), list(_parts(item["parts"])))
             for item in anno["objects"].ravel()
         ]
     except Exception as error:  # scipy lets through whatever its parser trips over
@@ -191,56 +200,81 @@ def _load(mat: Path, key: str) -> list[_Object]:
 
 def _parts(parts: Any) -> Iterator[_Part]:
     for part in parts.ravel():
-        yield str(part["part_name"][0]), part["mask"]
+        yield _Part(str(part["part_name"][0]), _mask(part["mask"]))
+
+
+def _mask(value: NDArray[Any]) -> NDArray[Any]:
+    if value.ndim != 2 or value.dtype.kind not in "buif":
+        raise TypeError(f"a mask is an array {value.dtype} with {value.ndim} axes")
+    return value
 
 
 def _annotate(mat: Path, key: str, objects: list[_Object]) -> tuple[list[AnnotationRow], list[Finding]]:
-    found: list[_Found] = []
     findings: list[Finding] = []
 
     def find(reason: str, message: str) -> None:
         findings.append(Finding(source_key=key, reason=reason, message=message))
 
-    for name, mask, parts in objects:
-        object_id, part_ids = _object_facts(mat, name)
-        if not mask.any() and parts:
-            find("object-mask-repaired", f"the mask of a {name} is empty; the union of its parts is used")
-            mask = np.logical_or.reduce([part for _, part in parts])
-        counts = mask_to_counts(mask)
-        if len(counts) < 2:
-            find("empty-mask", f"a {name} has an empty mask")
-            continue
-        parent = len(found)
-        found.append((object_id, counts, None, None))
-        for part_name, part_mask in parts:
-            part_id = _part_id(mat, name, part_name, part_ids)
-            if part_id is None:
-                find("part-without-category", f"{name} part {part_name} belongs to no part category")
-                continue
-            counts = mask_to_counts(part_mask)
-            if len(counts) < 2:
-                find("empty-mask", f"{name} part {part_name} has an empty mask")
-                continue
-            found.append((part_id, counts, parent, part_name))
-    return _rows(found, objects[0][1].shape[0] if objects else 0), findings
+    whole = [_with_mask(item) for item in objects]
+    rows = _Rows([mask for item in whole for mask in (item.mask, *(part.mask for part in item.parts))])
+    first = 0
+    for item, original in zip(whole, objects, strict=True):
+        object_id, part_ids = _object_facts(mat, item.name)
+        if item is not original:
+            find(
+                "object-mask-repaired", f"the mask of a {item.name} is empty; the union of its parts is used"
+            )
+        parent = rows.add(first, object_id)
+        if parent is None:
+            find("empty-mask", f"a {item.name} has an empty mask")
+        else:
+            for number, (part_name, _) in enumerate(item.parts, start=first + 1):
+                part_id = _part_id(mat, item.name, part_name, part_ids)
+                if part_id is None:
+                    find("part-without-category", f"{item.name} part {part_name} belongs to no part category")
+                elif rows.add(number, part_id, parent, part_name) is None:
+                    find("empty-mask", f"{item.name} part {part_name} has an empty mask")
+        first += 1 + len(item.parts)
+    return rows.rows, findings
 
 
-def _rows(found: list[_Found], height: int) -> list[AnnotationRow]:
-    rles = encode_counts_many([counts for _, counts, _, _ in found])
-    rows = []
-    for (category_id, counts, parent, part_name), rle in zip(found, rles, strict=True):
-        x, y, w, h = counts_bbox(counts, height)
-        rows.append(
+def _with_mask(item: _Object) -> _Object:
+    if not item.parts or item.mask.any():
+        return item
+    return item._replace(mask=np.logical_or.reduce([part.mask for part in item.parts]))
+
+
+class _Rows:
+    """Annotations of an image with the given masks."""
+
+    def __init__(self, masks: Sequence[NDArray[Any]]) -> None:
+        segments = masks_to_segments(masks)
+        values = (
+            segments.rles,
+            segments.areas.astype(float).tolist(),
+            segments.boxes_xywh.astype(float).tolist(),
+        )
+        self._segments = dict(zip(segments.labels.tolist(), zip(*values, strict=True), strict=True))
+        self.rows: list[AnnotationRow] = []
+
+    def add(
+        self, mask: int, category_id: int, parent: int | None = None, part_name: str | None = None
+    ) -> int | None:
+        """The new row's position; None, and no row, where the mask is empty."""
+        if mask not in self._segments:
+            return None
+        rle, area, box = self._segments[mask]
+        self.rows.append(
             AnnotationRow(
                 category_id=category_id,
-                bbox_xywh=(float(x), float(y), float(w), float(h)),
-                area=float(counts[1::2].sum()),
+                bbox_xywh=tuple(box),
+                area=area,
                 rle=rle,
                 parent=parent,
                 extra=None if part_name is None else {"part_name": part_name},
             )
         )
-    return rows
+        return len(self.rows) - 1
 
 
 @cache
@@ -281,38 +315,6 @@ def _part_id(mat: Path, object_name: str, name: str, part_ids: dict[str, int | N
             fix=f"repair the file, or add the name to raw_parts of {object_name} in {_FACTS}",
         )
     return part_ids[family]
-
-
-def _voc_objects(xml: Path) -> dict[str, Any] | None:
-    """Names of all objects that VOC itself annotates, where its XML files are present."""
-    if not xml.is_file():
-        return None
-    try:
-        tree = ElementTree.parse(xml)
-    except ElementTree.ParseError as error:
-        raise SourceError(f"the annotation is damaged ({error})", where=xml, fix=_GET_IT) from error
-    return {"voc_objects": [item.findtext("name", "") for item in tree.getroot().iter("object")]}
-
-
-def _read_list(path: Path) -> list[str]:
-    names = path.read_text(encoding="utf-8", errors="replace").split()
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise SourceError(f"{repeated[0]} is listed twice", where=path, fix="repair the list")
-    return names
-
-
-def _check_complete(root: Path, names: dict[str, list[str]]) -> None:
-    for folder, suffix in ((_MATS, ".mat"), (_IMAGES, ".jpg")):
-        present = {path.name for path in (root / folder).iterdir()}
-        missing = [key + suffix for keys in names.values() for key in keys if key + suffix not in present]
-        if missing:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise SourceError(
-                f"missing: {', '.join(missing[:3])}{more}",
-                where=root / folder,
-                fix=f"{_GET_IT}, or set allow_missing to convert what is there",
-            )
 
 
 def _dropped(key: str, reason: str, message: str) -> Record:

@@ -1,14 +1,14 @@
 """The common layout: one form for every dataset, on disk and in memory.
 
 Write with :class:`DatasetWriter`, read with :meth:`Dataset.open`; :mod:`partseg.layout.runs` holds the
-run-length masks, :mod:`partseg.layout.coco` the COCO export, :mod:`partseg.layout.audit` the rules.
+run-length masks, :mod:`partseg.layout.export.coco` the COCO export, :mod:`partseg.layout.checks` the rules.
 """
 
 from partseg.layout.batches import Chunk, encode
 from partseg.layout.images import image_size, read_rgb
 from partseg.layout.manifest import Manifest
 from partseg.layout.reader import Dataset, ImageRecord, Split
-from partseg.layout.records import AnnotationRow, Category, Finding, ImageRow, Record
+from partseg.layout.records import AnnotationRow, Category, Finding, ImageRow, PanopticMap, Record
 from partseg.layout.runs import (
     Runs,
     Segments,
@@ -36,6 +36,7 @@ __all__ = [
     "ImageRecord",
     "ImageRow",
     "Manifest",
+    "PanopticMap",
     "Record",
     "Runs",
     "Segments",

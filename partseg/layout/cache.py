@@ -7,21 +7,23 @@ millisecond and no private memory, and all worker processes share its pages.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from partseg.errors import LayoutError
 from partseg.files import replacing_file, sha256_file
 from partseg.layout.manifest import FileEntry
-from partseg.layout.schema import read_parquet
+from partseg.layout.schema import ANNOTATIONS, IMAGES, read_parquet
 
 # Bump when the columns below change; old files are then simply not found.
-_VERSION = 1
+_VERSION = 2
 
 _IMAGE_COLUMNS = [
     "image_id",
@@ -29,9 +31,13 @@ _IMAGE_COLUMNS = [
     "height",
     "width",
     "source_key",
+    "source_id",
     "ann_offset",
     "ann_count",
     "pos_category_ids",
+    "neg_category_ids",
+    "not_exhaustive_category_ids",
+    "extra",
 ]
 _ANNOTATION_COLUMNS = [
     "ann_id",
@@ -45,6 +51,10 @@ _ANNOTATION_COLUMNS = [
     "is_ignore",
     "score",
     "origin",
+    "attributes",
+    "source_id",
+    "source_row",
+    "extra",
 ]
 
 
@@ -54,22 +64,32 @@ def default_cache() -> Path:
 
 
 def open_images(folder: Path, entry: FileEntry, cache: Path) -> pa.RecordBatch:
-    """The images of a split as one memory-mapped batch."""
-    return _open(folder, entry, cache, "images", _build_images)
+    """The images of a split as one memory-mapped batch; a missing ``source_id`` is -1, ``extra`` empty."""
+    return _open(folder, entry, cache, "images", _build_images).get_batch(0)
 
 
 def open_annotations(folder: Path, entry: FileEntry, cache: Path) -> pa.RecordBatch:
     """The annotations of a split as one memory-mapped batch without nulls.
 
     ``parent_row`` is the parent's row within the image, -1 for an object; a missing ``rle`` is empty, a
-    missing ``score`` nan.
+    missing ``score`` nan, a missing ``source_id`` or ``source_row`` -1, a missing ``extra`` empty.
     """
-    return _open(folder, entry, cache, "annotations", _build_annotations)
+    return _open(folder, entry, cache, "annotations", _build_annotations).get_batch(0)
+
+
+def open_polygons(folder: Path, entry: FileEntry, cache: Path) -> Any:
+    """The outlines of a split as a memory-mapped ``pyarrow.Table`` with chunks of ``ROW_GROUP`` rows."""
+    return _open(folder, entry, cache, "polygons", _row_groups).read_all()
+
+
+def open_panoptic(folder: Path, entry: FileEntry, cache: Path) -> Any:
+    """The panoptic maps of a split as a memory-mapped ``pyarrow.Table`` with chunks of ``ROW_GROUP`` rows."""
+    return _open(folder, entry, cache, "panoptic", _row_groups).read_all()
 
 
 def _open(
-    folder: Path, entry: FileEntry, cache: Path, kind: str, build: Callable[[Path], pa.RecordBatch]
-) -> pa.RecordBatch:
+    folder: Path, entry: FileEntry, cache: Path, kind: str, build: Callable[[Path], Iterator[pa.RecordBatch]]
+) -> pa.ipc.RecordBatchFileReader:
     path = cache / "layout" / f"{entry.sha256}.{kind}.v{_VERSION}.arrow"
     if path.exists():
         try:
@@ -85,15 +105,17 @@ def _open(
             where=source,
             fix="fetch or convert the dataset again",
         )
-    batch = build(source)
+    batches = build(source)
+    first = next(batches)
     try:
         # Two processes may both get here; they write the same bytes and the last rename wins.
         with (
             replacing_file(path) as temporary,
             pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_file(sink, batch.schema) as writer,
+            pa.ipc.new_file(sink, first.schema) as writer,
         ):
-            writer.write_batch(batch)
+            for batch in chain([first], batches):
+                writer.write_batch(batch)
     except OSError as error:
         raise LayoutError(
             f"the cache cannot be written ({error})",
@@ -103,16 +125,26 @@ def _open(
     return _map(path)
 
 
-def _map(path: Path) -> pa.RecordBatch:
-    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+def _map(path: Path) -> pa.ipc.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.memory_map(str(path)))
 
 
-def _build_images(path: Path) -> pa.RecordBatch:
-    return _one_batch(read_parquet(path, _IMAGE_COLUMNS))
+def _row_groups(path: Path) -> Iterator[pa.RecordBatch]:
+    """The table as it lies in the file, one row group in memory at a time."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for group in range(file.num_row_groups):
+            yield _one_batch(file.read_row_group(group))
 
 
-def _build_annotations(path: Path) -> pa.RecordBatch:
-    table = read_parquet(path, _ANNOTATION_COLUMNS)
+def _build_images(path: Path) -> Iterator[pa.RecordBatch]:
+    table = read_parquet(path, IMAGES, _IMAGE_COLUMNS)
+    for name, value in (("source_id", -1), ("extra", "")):
+        table = _filled(table, name, value)
+    yield _one_batch(table)
+
+
+def _build_annotations(path: Path) -> Iterator[pa.RecordBatch]:
+    table = read_parquet(path, ANNOTATIONS, _ANNOTATION_COLUMNS)
     parents = pa.array(_parent_rows(table))
     columns = {
         "ann_id": table["ann_id"],
@@ -125,8 +157,17 @@ def _build_annotations(path: Path) -> pa.RecordBatch:
         "is_ignore": table["is_ignore"].cast(pa.uint8()),
         "score": pc.fill_null(table["score"], float("nan")),
         "origin": table["origin"].unify_dictionaries(),
+        "attributes": table["attributes"],
+        "source_id": pc.fill_null(table["source_id"], -1),
+        "source_row": pc.fill_null(table["source_row"], -1),
+        "extra": pc.fill_null(table["extra"], ""),
     }
-    return _one_batch(pa.table(columns))
+    yield _one_batch(pa.table(columns))
+
+
+def _filled(table: Any, name: str, value: Any) -> Any:
+    index = table.schema.get_field_index(name)
+    return table.set_column(index, name, pc.fill_null(table[name], value))
 
 
 def _parent_rows(table: Any) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -6,7 +6,8 @@ import fcntl
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from partseg.errors import LayoutError
@@ -27,8 +28,7 @@ class NewFolder:
     """
 
     def __init__(self, out: Path) -> None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise LayoutError("already exists", where=out, fix="name a new folder, or delete this one")
+        check_free(out)
         self.out = out
         out.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{out.name}.writing-"
@@ -59,6 +59,28 @@ class NewFolder:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def check_free(out: Path) -> None:
+    """Raise a LayoutError if ``out`` is anything but an empty folder or nothing at all."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise LayoutError("already exists", where=out, fix="name a new folder, or delete this one")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A :class:`NewFolder` to write into; it takes its final name at the end, or vanishes on an error.
+
+    Raises:
+        LayoutError: ``out`` is taken.
+    """
+    folder = NewFolder(out)
+    try:
+        yield folder.path
+        folder.commit()
+    except BaseException:
+        folder.discard()
+        raise
 
 
 def _remove_if_dead(folder: Path) -> None:

@@ -49,5 +49,8 @@ def image_size(content: bytes, where: object) -> tuple[int, int]:
 
 
 def _damaged(where: object, error: Exception) -> SourceError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # its own text names an address in memory
+        reason = "not a known image format"
+    else:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return SourceError(f"the image is damaged ({reason})", where=where, fix="download or extract it again")

@@ -32,11 +32,20 @@ class FileEntry(_Strict):
 
 
 class SplitEntry(_Strict):
-    """Files and counts of one split; ``images + dropped == source_records`` always holds."""
+    """Files and counts of one split; ``images + dropped == source_records`` always holds.
+
+    Attributes:
+        polygons: outlines, where the source has them.
+        panoptic: panoptic maps, where the source has them.
+        details: what the source says about the split as a whole: licences, names of attributes, ...
+    """
 
     images: FileEntry
     annotations: FileEntry
     findings: FileEntry
+    polygons: FileEntry | None = None
+    panoptic: FileEntry | None = None
+    details: dict[str, Any] = {}
     source_records: int
     dropped: int
     objects: int

@@ -18,8 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_MAX_GROUPS = 13  # five bits each: enough for any int64
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
@@ -72,21 +70,42 @@ def label_map_to_runs(label_map: ArrayLike) -> Runs:
     return Runs(height=height, width=width, lengths=lengths, labels=flat[starts].astype(np.int64))
 
 
+def relabel_runs(runs: Runs, labels: Ints) -> Runs:
+    """The runs with ``labels`` [R] in place of theirs; neighbours that become equal are joined."""
+    if not len(labels):
+        return runs
+    first = np.concatenate(([0], np.flatnonzero(labels[1:] != labels[:-1]) + 1))
+    lengths = np.add.reduceat(runs.lengths, first)
+    return Runs(height=runs.height, width=runs.width, lengths=lengths, labels=labels[first])
+
+
 def runs_to_segments(runs: Runs) -> Segments:
     """Masks, areas and boxes of all labels in one pass over the runs (label 0 is a label like any other)."""
     starts = np.cumsum(runs.lengths) - runs.lengths
     order = np.argsort(runs.labels, kind="stable")
     labels, first = np.unique(runs.labels[order], return_index=True)
-    begin, length = starts[order], runs.lengths[order]
-    end = begin + length
+    begin = starts[order]
+    return segments(labels, begin, begin + runs.lengths[order], first, (runs.height, runs.width))
+
+
+def segments(labels: Ints, begin: Ints, end: Ints, first: Ints, size: tuple[int, int]) -> Segments:
+    """Masks, areas and boxes of S segments whose runs lie one after another.
+
+    Args:
+        labels: [S].
+        begin: [R], first pixel of every run, column by column.
+        end: [R], pixel behind the run.
+        first: [S], at which run the segment begins.
+        size: height and width of the masks.
+    """
     if not len(labels):
         return Segments(labels=labels, rles=[], areas=labels, boxes_xywh=np.zeros((0, 4), np.int64))
-    areas = np.add.reduceat(length, first)
+    height, width = size
     return Segments(
         labels=labels,
-        rles=_encode_segments(begin, end, first, runs.height * runs.width),
-        areas=areas,
-        boxes_xywh=_boxes(begin, end, first, runs.height),
+        rles=_encode_segments(begin, end, first, height * width),
+        areas=np.add.reduceat(end - begin, first),
+        boxes_xywh=_boxes(begin, end, first, height),
     )
 
 
@@ -154,19 +173,17 @@ def _characters(counts: Ints, offsets: Ints) -> tuple[NDArray[np.uint8], Ints]:
     values = counts.copy()
     later = np.flatnonzero(position > 2)
     values[later] -= counts[later - 2]
-    groups = np.empty((len(values), _MAX_GROUPS), np.uint8)
-    used = np.zeros((len(values), _MAX_GROUPS), np.bool_)
-    alive = np.ones(len(values), np.bool_)
-    for column in range(_MAX_GROUPS):
-        low = (values & 0x1F).astype(np.uint8)
-        values = values >> 5
-        more = np.where(low & 0x10, values != -1, values != 0) & alive
-        groups[:, column] = low + 48 + 0x20 * more
-        used[:, column] = alive
-        alive = more
-        if not alive.any():
-            break
-    return groups[used], used.sum(axis=1)
+    per_count = np.ones(len(values), np.int64)
+    magnitude = values ^ (values >> 63)  # bits beside the sign
+    limit = 16
+    while len(longer := np.flatnonzero(magnitude >= limit)):
+        per_count[longer] += 1
+        limit <<= 5
+    stops = np.cumsum(per_count)
+    group = np.arange(stops[-1]) - np.repeat(stops - per_count, per_count)
+    characters = (np.repeat(values, per_count) >> 5 * group & 0x1F) + (48 + 0x20)
+    characters[stops - 1] -= 0x20
+    return characters.astype(np.uint8), per_count
 
 
 def decode_counts(rle: bytes) -> Ints:

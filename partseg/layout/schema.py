@@ -1,4 +1,4 @@
-"""Arrow schemas of layout format 1.0 and how its tables are written to parquet."""
+"""Arrow schemas of layout format 1.1 and how its tables are written to parquet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 
 # 65,536 annotations are about 11 MB of LVIS-like rows; smaller groups only help remote reads of one image.
 ROW_GROUP = 65_536
@@ -41,6 +41,7 @@ CATEGORIES = _table(
     _field("colour", pa.int32(), nullable=True, encoding="0xRRGGBB"),
     _field("source_id", pa.int64(), nullable=True),
     _field("source_name", pa.string(), nullable=True),
+    _field("extra", pa.large_string(), nullable=True, encoding="json"),
 )
 
 IMAGES = _table(
@@ -57,6 +58,7 @@ IMAGES = _table(
     _field("not_exhaustive_category_ids", _IDS),
     _field("group", pa.string(), nullable=True),
     _field("source_key", pa.string()),
+    _field("source_id", pa.int64(), nullable=True),
     _field("licence", pa.string(), nullable=True),
     _field("extra", pa.large_string(), nullable=True, encoding="json"),
 )
@@ -76,7 +78,26 @@ ANNOTATIONS = _table(
     _field("score", pa.float32(), nullable=True),
     _field("origin", _LABEL),
     _field("run_id", _LABEL, nullable=True),
+    _field("source_id", pa.int64(), nullable=True),
+    _field("source_row", pa.int64(), nullable=True),
     _field("extra", pa.large_string(), nullable=True, encoding="json"),
+)
+
+# Only where the source has outlines, and then for every annotation that has one. They are twice as large as
+# everything else and rarely read, hence a table of their own.
+POLYGONS = _table(
+    "polygons",
+    _field("ann_id", pa.int64()),
+    _field("polygons", pa.large_list(pa.large_list(pa.float64())), unit="px", order="x, y, x, y, ..."),
+)
+
+# Only for panoptic sources.
+PANOPTIC = _table(
+    "panoptic",
+    _field("image_id", pa.int64()),
+    _field("file_name", pa.string(), encoding="posix path relative to the root of the image source"),
+    _field("run_lengths", pa.large_list(pa.uint32()), unit="px", order="column-major"),
+    _field("run_ids", pa.large_list(pa.int32()), encoding="source_id of an annotation; 0 is void"),
 )
 
 FINDINGS = _table(
@@ -88,8 +109,12 @@ FINDINGS = _table(
 )
 
 # Sorted ids shrink 25-fold as deltas; run-lengths are nearly all different, so a dictionary only costs time.
-_DELTAS = ("ann_id", "image_id", "parent_id", "ann_offset")
-_NO_DICTIONARY = (*_DELTAS, "rle", "sha256", "message", "is_crowd", "is_ignore", "is_thing", "image_dropped")
+_DELTAS = ("ann_id", "image_id", "parent_id", "ann_offset", "source_id", "source_row")
+_NO_DICTIONARY = (
+    *_DELTAS,
+    *("rle", "sha256", "message", "run_lengths"),
+    *("is_crowd", "is_ignore", "is_thing", "image_dropped"),
+)
 
 
 def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -106,12 +131,31 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> Any:
-    """The table at ``path``, page checksums verified."""
-    return pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+def read_parquet(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> Any:
+    """The table at ``path``, page checksums verified.
+
+    Columns of ``schema`` that a dataset of an older minor version lacks are filled with nulls.
+    """
+    wanted = schema.names if columns is None else columns
+    present = set(pq.read_schema(path).names)
+    if present.issuperset(wanted):
+        return pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+    table = pq.read_table(
+        path,
+        columns=[name for name in wanted if name in present],
+        page_checksum_verification=True,
+        partitioning=None,
+    )
+    for name in wanted:
+        if name not in present:
+            field = schema.field(name)
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(wanted)
 
 
 def _leaf(field: pa.Field) -> str:
-    """Parquet's path of a column: lists have their values one level down."""
-    nested = pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)
-    return f"{field.name}.list.element" if nested else str(field.name)
+    """Parquet's path of a column: lists have their values one or more levels down."""
+    path, kind = str(field.name), field.type
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        path, kind = f"{path}.list.element", kind.value_type
+    return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from partseg.errors import LayoutError
 from partseg.files import sha256_file, write_file
@@ -24,6 +26,8 @@ from partseg.layout.schema import (
     FINDINGS,
     FORMAT_VERSION,
     IMAGES,
+    PANOPTIC,
+    POLYGONS,
     ROW_GROUP,
     parquet_writer,
 )
@@ -56,7 +60,9 @@ class _TableFile:
         return FileEntry(path=self.path, rows=self.rows, bytes=full.stat().st_size, sha256=sha256_file(full))
 
     def abandon(self) -> None:
-        self._writer.close()
+        with suppress(OSError):  # the full disk that made us give up
+            self._writer.close()
+        self._writer.is_open = False  # or it tries again when it is collected, and says so
 
     def _write(self, rows: int) -> None:
         if not rows:
@@ -69,13 +75,33 @@ class _TableFile:
 
 
 class _SplitFiles:
-    """The three tables of one split and what has been counted in them."""
+    """The tables of one split and what has been counted in them."""
 
     def __init__(self, root: Path, name: str) -> None:
+        self._root, self._name = root, name
         self.images = _TableFile(root, f"images/{name}.parquet", IMAGES)
         self.annotations = _TableFile(root, f"annotations/{name}.parquet", ANNOTATIONS)
         self.findings = _TableFile(root, f"findings/{name}.parquet", FINDINGS)
+        self.polygons: _TableFile | None = None
+        self.panoptic: _TableFile | None = None
         self.records = self.dropped = self.objects = self.parts = 0
+
+    def add_polygons(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows and self.polygons is None:
+            self.polygons = _TableFile(self._root, f"annotations/{self._name}.polygons.parquet", POLYGONS)
+        if self.polygons is not None:
+            self.polygons.append(batch)
+
+    def add_panoptic(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows and self.panoptic is None:
+            self.panoptic = _TableFile(self._root, f"panoptic/{self._name}.parquet", PANOPTIC)
+        if self.panoptic is not None:
+            self.panoptic.append(batch)
+
+    def abandon(self) -> None:
+        for table in (self.images, self.annotations, self.findings, self.polygons, self.panoptic):
+            if table is not None:
+                table.abandon()
 
 
 class DatasetWriter:
@@ -96,6 +122,7 @@ class DatasetWriter:
         origin: "human", or the kind of stage that made the annotations.
         run_id: the key of the run that made them.
         source_records: how many records each split must receive. Splits named here exist even when empty.
+        details: for each split, what its source says about it as a whole (JSON).
     """
 
     def __init__(
@@ -112,6 +139,7 @@ class DatasetWriter:
         origin: str = "human",
         run_id: str | None = None,
         source_records: Mapping[str, int] | None = None,
+        details: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         _check_categories(categories)
         self._categories = tuple(categories)
@@ -130,6 +158,7 @@ class DatasetWriter:
         }
         self._origin, self._run_id = origin, run_id
         self._required = dict(source_records or {})
+        self._details = {split: dict(content) for split, content in (details or {}).items()}
         self._next_image = self._next_ann = 1
         self._reasons: Counter[str] = Counter()
         self._splits: dict[str, _SplitFiles] = {}
@@ -153,8 +182,7 @@ class DatasetWriter:
         finally:
             if not done:
                 for files in self._splits.values():
-                    for table in (files.images, files.annotations, files.findings):
-                        table.abandon()
+                    files.abandon()
                 self._folder.discard()
 
     def write(self, split: str, record: Record) -> None:
@@ -208,6 +236,8 @@ class DatasetWriter:
         files.annotations.append(_with_origin(annotations, self._origin, self._run_id))
         files.images.append(images)
         files.findings.append(chunk.findings)
+        files.add_polygons(_shifted(chunk.polygons, ann_id=self._next_ann))
+        files.add_panoptic(_shifted(chunk.panoptic, image_id=self._next_image))
         self._next_image += chunk.images.num_rows
         self._next_ann += chunk.annotations.num_rows
         files.records += chunk.records
@@ -240,6 +270,9 @@ class DatasetWriter:
         for values in labels:
             if not np.isin(values.to_numpy(zero_copy_only=False), self._ids).all():
                 raise LayoutError("an image-level label is not in the category table", where=f"split {split}")
+        pixels = _pixels(chunk.images)[chunk.panoptic["image_id"].to_numpy()]
+        if not np.array_equal(_list_sums(chunk.panoptic["run_lengths"]), pixels):
+            raise LayoutError("a panoptic map does not have the size of its image", where=f"split {split}")
         if chunk.images.num_rows + chunk.dropped != chunk.records:
             raise LayoutError("images and dropped records do not add up", where=f"split {split}")
 
@@ -272,11 +305,25 @@ class DatasetWriter:
             images=files.images.close(),
             annotations=files.annotations.close(),
             findings=files.findings.close(),
+            polygons=files.polygons.close() if files.polygons else None,
+            panoptic=files.panoptic.close() if files.panoptic else None,
+            details=self._details.get(name, {}),
             source_records=files.records,
             dropped=files.dropped,
             objects=files.objects,
             parts=files.parts,
         )
+
+
+def _pixels(images: pa.RecordBatch) -> NDArray[np.int64]:
+    return np.asarray(images["height"].to_numpy().astype(np.int64) * images["width"].to_numpy())
+
+
+def _list_sums(lists: pa.LargeListArray) -> NDArray[np.int64]:
+    """The sum of each list [N]."""
+    ends = np.concatenate(([0], np.cumsum(lists.values.to_numpy(), dtype=np.int64)))
+    offsets = lists.offsets.to_numpy()
+    return np.asarray(ends[offsets[1:]] - ends[offsets[:-1]])
 
 
 def _shifted(batch: pa.RecordBatch, **offsets: int) -> pa.RecordBatch:

@@ -15,6 +15,8 @@ from scipy import ndimage
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 
+_WIDE = 0.75  # of the picture
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shape:
@@ -24,11 +26,13 @@ class Shape:
         mask: bool [H, W] of the image.
         name: full name, such as "dog:head".
         score: shown beside the name if given.
+        filled: whether the mask is tinted, or only its outline drawn.
     """
 
     mask: npt.NDArray[np.bool_]
     name: str
     score: float | None = None
+    filled: bool = True
 
 
 def palette(names: Iterable[str]) -> dict[str, Colour]:
@@ -62,6 +66,7 @@ def draw(
     *,
     short_side: int = 440,
     opacity: float = 0.5,
+    labels: bool = True,
 ) -> Image.Image:
     """An image with its parts on top.
 
@@ -71,6 +76,7 @@ def draw(
         colours: colour of every name in ``shapes``.
         short_side: pixels of the picture's short side, for outlines and letters of even thickness.
         opacity: of the tint inside a mask, 0 to 1.
+        labels: whether to write the names.
 
     Returns:
         The picture.
@@ -84,13 +90,15 @@ def draw(
     for shape in ordered:
         mask = _smooth(shape.mask, size)
         tint = np.array(colours[shape.name], dtype=np.float32)
-        picture[mask] = picture[mask] * (1 - opacity) + tint * opacity
+        if shape.filled:
+            picture[mask] = picture[mask] * (1 - opacity) + tint * opacity
         edge = mask & ~ndimage.binary_erosion(mask, iterations=2)
         outlines.append((edge, colours[shape.name]))
     for edge, colour in outlines:
         picture[edge] = np.array(colour, dtype=np.float32) * 0.85 + 255 * 0.15
     result = Image.fromarray(picture.round().clip(0, 255).astype(np.uint8))
-    _write_labels(result, ordered, colours, scale)
+    if labels:
+        _write_labels(result, ordered, colours, scale)
     return result
 
 
@@ -128,20 +136,33 @@ def _dark(colour: Colour) -> Colour:
 
 
 def _spots(mask: npt.NDArray[np.bool_], scale: float, w: float, h: float, size: tuple[int, int]) -> list[Box]:
-    """Places for a label of w × h pixels: around the mask's box first, then on top of it."""
+    """Places for a label of w × h pixels: around the mask's box first, then on top of the mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x0, x1 = columns[0] * scale, (columns[-1] + 1) * scale
     y0, y1 = rows[0] * scale, (rows[-1] + 1) * scale
     cx, cy = (x0 + x1 - w) / 2, (y0 + y1 - h) / 2
+    px, py = _innermost(mask)
     corners = [
         (cx, y0 - h - 3), (cx, y1 + 3), (x1 + 3, cy), (x0 - w - 3, cy),
         (x0, y0 - h - 3), (x1 - w, y0 - h - 3), (x0, y1 + 3), (x1 - w, y1 + 3),
-        (cx, cy), (x0 + 3, y0 + 3), (x1 - w - 3, y1 - h - 3),
+        (px * scale - w / 2, py * scale - h / 2), (x0 + 3, y0 + 3), (x1 - w - 3, y1 - h - 3),
     ]  # fmt: skip
+    if x1 - x0 > _WIDE * size[0]:  # background: around it is the edge, or something else
+        corners.insert(0, corners[8])
     inside = [
         (x, y) for x, y in corners if x >= 2 and y >= 2 and x + w <= size[0] - 2 and y + h <= size[1] - 2
     ]
     return [(x, y, x + w, y + h) for x, y in inside]
+
+
+def _innermost(mask: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """The x and y deepest inside a mask with pixels, to a sixtieth of its size."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    step = max(1, min(len(rows), len(columns)) // 60)
+    cropped = mask[rows[0] : rows[-1] + 1 : step, columns[0] : columns[-1] + 1 : step]
+    depth = ndimage.distance_transform_edt(np.pad(cropped, 1))
+    y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return float(columns[0] + (x - 0.5) * step), float(rows[0] + (y - 0.5) * step)
 
 
 def _free(box: Box, taken: Sequence[Box]) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.io import savemat
 
 from partseg.synthetic.world import BASE_CLASSES, CLASSES, Scene, draw_scene
 
@@ -102,6 +101,8 @@ def _jpeg(scene: Scene) -> bytes:
 
 def mat_bytes(name: str, scene: Scene) -> bytes:
     """A Pascal-Part annotation file of image ``name``."""
+    from scipy.io import savemat  # slow to import, and those who only want a world's settings come by here
+
     objects = [
         {
             "class": item.name,

@@ -21,7 +21,7 @@ NOVEL_CLASSES = ("bus", "dog")  # the held-out objects of VLPart's Pascal-Part b
 BASE_CLASSES = tuple(name for name in CLASSES if name not in NOVEL_CLASSES)
 
 _OVERSAMPLING = 2  # drawn so many times larger, then averaged: smooth edges
-_SMALLEST = 16  # px; what is left of a part that is nearly hidden is not labelled
+SMALLEST = 16  # px; what is left of a part that is nearly hidden is not labelled
 
 Mask = NDArray[np.bool_]
 Canvas = NDArray[np.float64]  # [side, side, 3] RGB
@@ -32,8 +32,8 @@ class DrawnObject:
     """One object with its visible pixels.
 
     Attributes:
-        mask: bool [S, S].
-        parts: raw part name and mask bool [S, S]; masks may overlap (an eye lies on a head).
+        mask: bool [H, W].
+        parts: raw part name and mask bool [H, W], back to front; masks may overlap (an eye lies on a head).
     """
 
     name: str
@@ -43,10 +43,16 @@ class DrawnObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scene:
-    """A picture uint8 [S, S, 3] RGB and what it shows."""
+    """A picture uint8 [H, W, 3] RGB and what it shows.
+
+    Attributes:
+        objects: nearest first; their masks do not overlap.
+        horizon: the first row of the ground; hills and trees may rise above it.
+    """
 
     image: NDArray[np.uint8]
     objects: tuple[DrawnObject, ...]
+    horizon: int = 0
 
 
 def draw_scene(
@@ -57,17 +63,21 @@ def draw_scene(
     Args:
         name: one of :data:`CLASSES`.
         random: everything varied is drawn from it.
-        size: S, pixels.
+        size: height and width, pixels.
         companion: one of :data:`CLASSES`.
     """
-    canvas = _landscape(size * _OVERSAMPLING, random)
+    canvas, horizon = _landscape(size * _OVERSAMPLING, random)
     layers = []
     if companion is not None:
         layers.append(_place(canvas, companion, random, share=(0.34, 0.46), near=False))
     layers.append(_place(canvas, name, random, share=(0.7, 0.95), near=True))
     pixels = _block_sums(canvas) / _OVERSAMPLING**2
     pixels = (pixels + random.normal(0, 3, pixels.shape)) * random.uniform(0.88, 1.08)
-    return Scene(image=np.clip(pixels, 0, 255).astype(np.uint8), objects=tuple(_visible(layers)))
+    return Scene(
+        image=np.clip(pixels, 0, 255).astype(np.uint8),
+        objects=tuple(_visible(layers)),
+        horizon=horizon // _OVERSAMPLING,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,7 +103,7 @@ def _visible(layers: Sequence[_Layer]) -> list[DrawnObject]:
         parts = []
         for number, part in enumerate(layer.parts, start=1):
             mask = _shrunk((layer.outer == number) | (layer.inner == number)) & shown
-            if part is not None and mask.sum() >= _SMALLEST:
+            if part is not None and mask.sum() >= SMALLEST:
                 parts.append((part, mask))
         if parts:
             found.append(DrawnObject(name=layer.name, mask=shown, parts=tuple(parts)))
@@ -198,8 +208,8 @@ _GROUNDS: tuple[Colour, ...] = (
 )
 
 
-def _landscape(side: int, random: np.random.Generator) -> Canvas:
-    """Sky, hills, ground and clutter."""
+def _landscape(side: int, random: np.random.Generator) -> tuple[Canvas, int]:
+    """Sky, hills, ground and clutter; and the row of the horizon."""
     sky = np.array(_SKIES[random.integers(len(_SKIES))], np.float64) + random.uniform(-15, 15, 3)
     ground = _GROUNDS[random.integers(len(_GROUNDS))]
     horizon = int(side * random.uniform(0.42, 0.66))
@@ -219,7 +229,7 @@ def _landscape(side: int, random: np.random.Generator) -> Canvas:
     mottle = Image.fromarray(random.normal(0, 9, (12, 12)).astype(np.float32))
     mottle = mottle.resize((side, side), Image.Resampling.BICUBIC)
     pixels: Canvas = np.asarray(canvas, np.float64) + np.asarray(mottle)[..., None]
-    return pixels
+    return pixels, horizon
 
 
 def _cloud(pen: ImageDraw.ImageDraw, side: int, horizon: int, random: np.random.Generator) -> None:

@@ -92,5 +92,5 @@ def test_a_wrong_folder_is_an_error_even_when_everything_is_in_the_store(convert
     assert convert(raw)[0] == 0
     code, err = convert(tmp_path)
     assert code == 2
-    assert "not a Pascal-Part folder" in err
+    assert "missing: Annotations_Part/*.mat" in err
     assert err.count("\n") == 1

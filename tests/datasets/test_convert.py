@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 
 from partseg.datasets import imagenet_folder
-from partseg.datasets.convert import SOURCES, convert
+from partseg.datasets.catalogue import SOURCES
+from partseg.datasets.convert import convert
 from partseg.datasets.facts import category_facts, data_manifest
+from partseg.datasets.source import Raw
 from partseg.errors import SourceError
 from partseg.layout import Dataset
-from partseg.layout.audit import audit
+from partseg.layout.checks import audit
 from partseg.synthetic import write_imagenet_folder
 
 CLASSES = {"n02085620": "dog", "n02123045": "cat", "n02123159": "cat"}
@@ -38,11 +40,10 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_workers_change_nothing(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_change_nothing(world: Path, tmp_path: Path) -> None:
     alone = convert("pascal_part", world, tmp_path / "alone")
-    monkeypatch.setattr("partseg.datasets.convert._CHUNK", 7)
     seen = Seen()
-    together = convert("pascal_part", world, tmp_path / "together", workers=2, report=seen)
+    together = convert("pascal_part", world, tmp_path / "together", workers=2, shard_records=7, report=seen)
     assert alone == together
     assert content(tmp_path / "alone") == content(tmp_path / "together")
     assert seen.updates[-1] == (31, 31)
@@ -52,14 +53,11 @@ def test_workers_change_nothing(world: Path, tmp_path: Path, monkeypatch: pytest
     assert dataset.manifest.expected["counts"]["train"] == {"source_records": 4998}
 
 
-def test_an_error_in_a_worker_arrives_whole_and_leaves_nothing(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("partseg.datasets.convert._CHUNK", 5)
+def test_an_error_in_a_worker_arrives_whole_and_leaves_no_dataset(raw: Path, tmp_path: Path) -> None:
     (raw / "Annotations_Part/2008_000013.mat").write_bytes(b"")
     with pytest.raises(SourceError, match=r"2008_000013\.mat: the annotation is damaged"):
-        convert("pascal_part", raw, tmp_path / "out", workers=2)
-    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+        convert("pascal_part", raw, tmp_path / "out", workers=2, shard_records=5)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_split_without_any_usable_image_is_an_error(
@@ -74,7 +72,7 @@ def test_a_split_without_any_usable_image_is_an_error(
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("pascal_prat", {}, "unknown source 'pascal_prat'; there are: imagenet_folder"),
+        ("pascal_prat", {}, "unknown source 'pascal_prat'; there are: .*imagenet_folder"),
         ("pascal_part", {"split": 1}, "split: Extra inputs .*known options: splits, allow_missing"),
         ("imagenet_folder", {"max_side": "big"}, "max_side: Input should be a valid integer"),
         ("imagenet_folder", {"classes": "imagenet_vox"}, "no category table 'imagenet_vox'"),
@@ -112,7 +110,7 @@ def test_the_first_images_of_each_class(images: Path) -> None:
         "n02085620/n02085620_1.JPEG",
         "n02085620/n02085620_2.JPEG",
     ]
-    assert len(imagenet_folder.splits(images, options)["train"]) == 6
+    assert len(imagenet_folder.splits(Raw(images, images), options)["train"]) == 6
 
 
 def test_missing_class_folders_are_listed(images: Path) -> None:
@@ -120,7 +118,7 @@ def test_missing_class_folders_are_listed(images: Path) -> None:
     with pytest.raises(SourceError, match=r"missing: n04146614/\*\.JPEG"):
         imagenet_folder.files(images, options)
     with pytest.raises(SourceError, match="and 31 more"):
-        imagenet_folder.files(images)
+        imagenet_folder.files(images, imagenet_folder.Options())
 
 
 def test_every_source_has_its_facts() -> None:

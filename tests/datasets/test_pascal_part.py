@@ -10,20 +10,27 @@ import pytest
 
 from partseg.datasets import pascal_part
 from partseg.datasets.convert import convert
+from partseg.datasets.source import Raw
 from partseg.errors import LayoutError, SourceError
-from partseg.layout import Dataset, rle_to_mask
-from partseg.layout.audit import audit
-from partseg.layout.coco import export, to_coco
+from partseg.layout import Dataset, Record, rle_to_mask
+from partseg.layout.checks import audit
+from partseg.layout.export.coco import export, to_coco
 from tests.datasets.conftest import SHARED
 
 GOLDEN = SHARED / "golden" / "pascal_part_convert" / "a"
 SAMPLE = SHARED / "samples" / "pascal_part"
 KEY = "2008_000001"
+DEFAULT = pascal_part.Options()
 TRAIN = pascal_part.Options(splits=("train",))
 
 
+def read(root: Path, key: str) -> Record:
+    (record,) = pascal_part.read(Raw(root, root), "train", [key], DEFAULT)
+    return record
+
+
 def test_the_table_has_93_parts_and_20_objects_in_base_and_novel() -> None:
-    table = pascal_part.categories()
+    table = pascal_part.categories(Raw(Path(), Path()), DEFAULT)
     kinds = Counter((item.kind, item.group) for item in table)
     assert kinds == {
         ("part", "base"): 77,
@@ -99,7 +106,7 @@ def test_real_files_keep_every_object_and_true_values(sample: Dataset) -> None:
 
 
 def test_parts_follow_their_object_and_keep_their_raw_name(world: Path) -> None:
-    record = pascal_part.read(world, KEY)
+    record = read(world, KEY)
     assert record.image is not None
     objects = [row for row in record.annotations if row.parent is None]
     assert [row.category_id for row in objects][:1] == [101]
@@ -109,7 +116,7 @@ def test_parts_follow_their_object_and_keep_their_raw_name(world: Path) -> None:
 
 def test_a_known_part_without_category_is_a_finding(one_object: Callable[..., Path]) -> None:
     root = one_object("bus", ("frontside", "wheel_12"))
-    record = pascal_part.read(root, KEY)
+    record = read(root, KEY)
     assert [row.category_id for row in record.annotations] == [106, 24]
     assert [(item.reason, item.image_dropped) for item in record.findings] == [
         ("part-without-category", False)
@@ -117,10 +124,10 @@ def test_a_known_part_without_category_is_a_finding(one_object: Callable[..., Pa
 
 
 def test_empty_masks_are_repaired_or_found(one_object: Callable[..., Path]) -> None:
-    repaired = pascal_part.read(one_object(object_mask=False), KEY)
+    repaired = read(one_object(object_mask=False), KEY)
     assert [item.reason for item in repaired.findings] == ["object-mask-repaired"]
     assert [row.area for row in repaired.annotations] == [36.0, 36.0]
-    empty = pascal_part.read(one_object(part_mask=False), KEY)
+    empty = read(one_object(part_mask=False), KEY)
     assert [item.reason for item in empty.findings] == ["empty-mask"]
     assert len(empty.annotations) == 1
 
@@ -129,11 +136,11 @@ def test_masks_that_do_not_fit_the_image_are_an_error(one_object: Callable[..., 
     with pytest.raises(
         SourceError, match=r"2008_000001\.mat: a mask of 2008_000001 is 32x32.*image is 40x40"
     ):
-        pascal_part.read(one_object(image_size=40), KEY)
+        read(one_object(image_size=40), KEY)
 
 
 def test_the_classes_of_the_objects_are_labels_of_the_image(one_object: Callable[..., Path]) -> None:
-    record = pascal_part.read(one_object("bus", ("wheel_1",)), KEY)
+    record = read(one_object("bus", ("wheel_1",)), KEY)
     assert record.image is not None
     assert record.image.pos_category_ids == (106,)
 
@@ -149,7 +156,7 @@ def test_unknown_names_say_file_and_remedy(
     one_object: Callable[..., Path], name: str, part: str, message: str
 ) -> None:
     with pytest.raises(SourceError, match=message):
-        pascal_part.read(one_object(name, (part,)), KEY)
+        read(one_object(name, (part,)), KEY)
 
 
 @pytest.mark.parametrize("keep", [0, 60, 200, 0.5, 0.95])
@@ -158,25 +165,25 @@ def test_a_truncated_annotation_is_named(raw: Path, keep: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: keep if isinstance(keep, int) else int(len(content) * keep)])
     with pytest.raises(SourceError, match=rf"{KEY}\.mat: the annotation is damaged .*extract"):
-        pascal_part.read(raw, KEY)
+        read(raw, KEY)
 
 
 def test_an_annotation_of_another_image_is_refused(raw: Path) -> None:
     folder = raw / "Annotations_Part"
     (folder / f"{KEY}.mat").write_bytes((folder / "2008_000002.mat").read_bytes())
     with pytest.raises(SourceError, match="holds the annotation of 2008_000002"):
-        pascal_part.read(raw, KEY)
+        read(raw, KEY)
 
 
 def test_a_damaged_image_is_named(raw: Path) -> None:
     (raw / f"VOCdevkit/VOC2010/JPEGImages/{KEY}.jpg").write_bytes(b"half")
     with pytest.raises(SourceError, match=rf"{KEY}\.jpg: the image is damaged"):
-        pascal_part.read(raw, KEY)
+        read(raw, KEY)
 
 
 def test_a_wrong_folder_lists_everything_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as error:
-        pascal_part.files(tmp_path)
+        pascal_part.files(tmp_path, DEFAULT)
     for expected in (
         "Annotations_Part/*.mat",
         "VOCdevkit/VOC2010/JPEGImages/*.jpg",
@@ -190,9 +197,9 @@ def test_a_wrong_folder_lists_everything_that_is_missing(tmp_path: Path) -> None
 def test_a_missing_file_is_an_error_or_a_finding_as_wanted(raw: Path, tmp_path: Path, path: str) -> None:
     (raw / path).unlink()
     with pytest.raises(SourceError, match=f"missing: {Path(path).name}.*allow_missing"):
-        pascal_part.splits(raw)
+        pascal_part.splits(Raw(raw, raw), DEFAULT)
     with pytest.raises(SourceError, match=f"missing: {path}"):
-        pascal_part.read(raw, KEY)
+        read(raw, KEY)
     counts = convert("pascal_part", raw, tmp_path / "out", options={"allow_missing": True})
     assert (counts["images"], counts["dropped"]) == (30, 1)
     split = Dataset.open(tmp_path / "out").split("train")
@@ -202,7 +209,7 @@ def test_a_missing_file_is_an_error_or_a_finding_as_wanted(raw: Path, tmp_path: 
 def test_an_image_listed_twice_is_refused(raw: Path) -> None:
     (raw / "VOCdevkit/VOC2010/ImageSets/Main/train.txt").write_text(f"{KEY}\n{KEY}\n")
     with pytest.raises(SourceError, match="listed twice"):
-        pascal_part.splits(raw, TRAIN)
+        pascal_part.splits(Raw(raw, raw), TRAIN)
 
 
 def test_files_are_what_a_conversion_reads(raw: Path) -> None:
@@ -233,7 +240,7 @@ def test_voc_objects_decide_about_single_object_images_where_they_are_known(
     assert 2008000002 in ids
     (folder / f"{KEY}.xml").write_text("<annotation>")
     with pytest.raises(SourceError, match=rf"{KEY}\.xml: the annotation is damaged"):
-        pascal_part.read(raw, KEY)
+        read(raw, KEY)
 
 
 def test_the_plain_export_has_true_values_and_links(world: Path, tmp_path: Path) -> None:

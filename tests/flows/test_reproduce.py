@@ -18,21 +18,6 @@ stages:
 """
 
 
-@pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory):
-    pytest.importorskip("prefect")
-    from flows.settings import apply
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        patch.delenv("PREFECT_API_URL", raising=False)
-        apply(tmp_path_factory.mktemp("home"))
-        from prefect.testing.utilities import prefect_test_harness
-
-        with prefect_test_harness(server_startup_timeout=180):
-            yield
-
-
 @pytest.fixture
 def flow(prefect_server, tmp_path, monkeypatch):
     for name, module in fakes.KINDS.items():

@@ -10,7 +10,7 @@ import torch
 
 from partseg.errors import LayoutError, StoreError
 from partseg.layout import Dataset, DatasetWriter, rle_to_mask
-from partseg.layout.audit import audit
+from partseg.layout.checks import audit
 from partseg.parsing.config import ParserConfig
 from partseg.parsing.descriptors import Describer
 from partseg.parsing.detector import suppress

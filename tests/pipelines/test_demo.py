@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from partseg.layout.audit import audit
+from partseg.layout.checks import audit
 from pipelines.inputs import open_dataset
 from pipelines.plan import Selection, make_plan
 from pipelines.recipe import load_recipe, recipe_names

@@ -132,6 +132,16 @@ stages:
         bench.write("recipes/work.yaml", f"{self.RECIPE}raw: {{pets: {pets}}}\n")
         assert bench.plan().row("pics").state == "run"
 
+    def test_what_data_get_has_put_into_the_home_folder_is_found(self, bench, pets):
+        raw = bench.folder / "home" / "raw"
+        raw.mkdir(parents=True)
+        pets.rename(raw / "pets")
+        run = bench.run()
+        assert bench.number(run, "page") == 5
+        (raw / "pets" / "number.txt").unlink()
+        (raw / "pets" / "number.txt").mkdir()  # a folder that nobody named and that is not whole stops nobody
+        assert bench.states()["pics"] == "cached"
+
     def test_nothing_is_copied_and_later_stages_find_the_folder(self, bench, pets):
         run = bench.run(raw={"pets": pets})
         assert bench.number(run, "page") == 5
@@ -147,7 +157,7 @@ stages:
 
     def test_known_files_are_not_hashed_again(self, bench, pets, monkeypatch):
         bench.plan(raw={"pets": pets})
-        monkeypatch.setattr("pipelines.raw.sha256_file", None)
+        monkeypatch.setattr("partseg.hashes.sha256_file", None)
         bench.plan(raw={"pets": pets})
 
     def test_once_listed_a_run_elsewhere_goes_without_the_folder_until_it_needs_a_file(self, bench, pets):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from partseg.datasets import pascal_part
+from partseg.datasets.source import Raw
 from partseg.synthetic import (
     BASE_CLASSES,
     CLASSES,
@@ -53,10 +54,11 @@ def test_the_seed_decides_every_byte(tmp_path: Path) -> None:
 
 def test_only_validation_images_show_novel_classes(tmp_path: Path) -> None:
     write_pascal_part(tmp_path, seed=0, train=18, val=11, size=48, companions=0.5)
-    names = {item.category_id: item.name for item in pascal_part.categories()}
+    raw, options = Raw(tmp_path, tmp_path), pascal_part.Options()
+    names = {item.category_id: item.name for item in pascal_part.categories(raw, options)}
     shown: dict[str, set[str]] = {}
-    for split, keys in pascal_part.splits(tmp_path).items():
-        records = [pascal_part.read(tmp_path, key) for key in keys]
+    for split, keys in pascal_part.splits(raw, options).items():
+        records = pascal_part.read(raw, split, keys, options)
         shown[split] = {
             names[row.category_id] for item in records for row in item.annotations if row.parent is None
         }

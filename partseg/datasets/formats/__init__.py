@@ -1,0 +1,1 @@
+"""What several raw formats have in common: files in, plain values out."""

@@ -1,0 +1,1 @@
+"""The common layout in the forms of other tools."""
