@@ -19,7 +19,8 @@ class RawRoots(dict[str, Path]):
     def __missing__(self, source: str) -> Path:
         raise SourceError(
             f"the raw files of {source} are needed and no folder is known for them",
-            fix=f"give it with --raw {source}=DIR or PARTSEG_RAW_{source.upper()}",
+            fix=f"give it with --raw {source}=DIR or PARTSEG_RAW_{source.upper()}, "
+            f"or run partseg data get {source}",
         )
 
 

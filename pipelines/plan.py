@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from partseg.datasets.facts import manifest_names
 from partseg.errors import MissingArtifact, RecipeError, SourceError
 from partseg.progress import Progress
 from partseg.store import Action, Store
@@ -138,6 +139,7 @@ def make_plan(
                     )
                 else:
                     why = f"the raw files of {source} are needed: give --raw {source}=DIR"
+                    why += f", or run partseg data get {source}" if source in manifest_names() else ""
                     listed = _Unlisted(why=why, given=False)
             except SourceError as error:
                 listed = _Unlisted(why=str(error), given=source in named)

@@ -73,9 +73,14 @@ def raw_roots(recipe: Mapping[str, Path], given: Mapping[str, Path]) -> dict[str
     return {**recipe, **environment, **given}
 
 
+def fetched_folder(home: Path, source: str) -> Path:
+    """Where ``partseg data get`` puts the raw files of a source."""
+    return home / "raw" / raw_folder(source)
+
+
 def fetched_roots(home: Path, sources: Iterable[str]) -> dict[str, Path]:
     """Raw source -> folder, for those that ``partseg data get`` has put below ``home``."""
-    folders = {source: home / "raw" / raw_folder(source) for source in sources}
+    folders = {source: fetched_folder(home, source) for source in sources}
     return {source: folder for source, folder in folders.items() if folder.is_dir()}
 
 

@@ -143,6 +143,20 @@ def get(
     return tuple(file_state(file, root) for file in files)
 
 
+def steps_by_hand(states: Sequence[FileState], root: Path) -> list[str]:
+    """What a person has to do for the files that only a person can get, in order."""
+    by_hand = [state for state in states if state.state == "by hand"]
+    return [step.replace("{root}", str(root)) for state in by_hand for step in state.file.steps]
+
+
+def check_complete(states: Sequence[FileState], root: Path) -> None:
+    """Raise a SourceError that names the files only a person can get, and how, if some are missing."""
+    names = ", ".join(state.file.path for state in states if state.state == "by hand")
+    if names:
+        steps = " ".join(f"{n}. {step}" for n, step in enumerate(steps_by_hand(states, root), 1))
+        raise SourceError(f"missing: {names}", where=root, fix=f"get them by hand: {steps}")
+
+
 class _Getting:
     """Gets files into one raw folder."""
 

@@ -46,7 +46,7 @@ def get(
     Stopped half-way, the same command goes on where it was. What needs a registration is explained step by
     step, and checked once it is there.
     """
-    from partseg.acquire.get import chosen_files, file_state
+    from partseg.acquire.get import chosen_files, file_state, steps_by_hand
     from partseg.acquire.get import get as run
     from partseg.datasets.facts import data_manifest
 
@@ -60,14 +60,13 @@ def get(
             states = run(
                 manifest, root, mirror=mirror, only=only or (), keep_archives=keep_archives, report=report
             )
-    by_hand = [state for state in states if state.state == "by hand"]
-    steps = [step.replace("{root}", str(root)) for state in by_hand for step in state.file.steps]
+    steps = steps_by_hand(states, root)
     if as_json:
         print(json.dumps({"name": name, "root": str(root), "files": _rows(states), "steps": steps}, indent=2))
     else:
         _print(manifest, root, states, steps)
-    if by_hand and not dry_run:
-        names = ", ".join(state.file.path for state in by_hand)
+    names = ", ".join(state.file.path for state in states if state.state == "by hand")
+    if names and not dry_run:
         raise SourceError(f"missing: {names}", where=root, fix="get them by hand, as the steps above say")
 
 
@@ -158,10 +157,10 @@ class _Megabytes:
 
 
 def _folder(manifest: DataManifest) -> Path:
-    from partseg.datasets.facts import raw_folder
+    from pipelines.raw import fetched_folder
     from pipelines.workspace import default_home
 
-    return default_home() / "raw" / raw_folder(manifest.name)
+    return fetched_folder(default_home(), manifest.name)
 
 
 def _rows(states: tuple[FileState, ...]) -> list[dict[str, Any]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from partseg.datasets.catalogue import SOURCES
 from partseg.datasets.convert import convert
-from partseg.layout import Dataset
+from partseg.layout import Category, Dataset, ImageRecord
 from partseg.layout.checks import audit
+from partseg.layout.export.coco import export
 from partseg.synthetic import WORLDS, make_up
 
 COUNTS = {"train": 9, "val": 5, "size": 64}
@@ -66,3 +68,33 @@ def test_the_dataset_is_sound_and_nothing_is_lost(source: str, tmp_path: Path) -
     for name in dataset.splits:
         split = dataset.split(name)
         assert all((tmp_path / "raw" / split[i].file_name).is_file() for i in range(len(split)))
+
+
+def test_all_of_it_comes_back_through_coco_json(source: str, tmp_path: Path) -> None:
+    options = made_up(source, tmp_path / "raw")
+    convert(source, tmp_path / "raw", tmp_path / "out", options=options)
+    first = Dataset.open(tmp_path / "out")
+    (tmp_path / "json").mkdir()
+    for name in first.splits:
+        export(first, name, tmp_path / "json" / f"{name}.json", ids="layout")
+    in_order = sorted(first.splits, key=lambda name: first.split(name)[0].image_id)
+    annotations = {name: f"{name}.json" for name in in_order}
+    again = {"annotations": annotations, "images": "none"}
+    convert("coco_json", tmp_path / "json", tmp_path / "again", options=again)
+    second = Dataset.open(tmp_path / "again")
+    assert [link(row) for row in second.categories] == [link(row) for row in first.categories]
+    for name in first.splits:
+        pairs = zip(first.split(name), second.split(name), strict=True)
+        assert all(same(a, b) for a, b in pairs)
+
+
+def link(category: Category) -> tuple[Any, ...]:
+    return category.category_id, category.name, category.kind, category.parent_id
+
+
+def same(a: ImageRecord, b: ImageRecord) -> bool:
+    names = (
+        *("ann_ids", "category_ids", "parent_rows", "boxes_xywh", "areas", "is_crowd", "is_ignore"),
+        *("pos_category_ids", "neg_category_ids", "not_exhaustive_category_ids"),
+    )
+    return a.rles == b.rles and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)

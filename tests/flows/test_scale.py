@@ -54,7 +54,7 @@ def flow(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(source: str, raw: Path, out: Path, **parameters: Any) -> Any:
         options = {"classes": CLASSES} if source == "imagenet_folder" else {}
         parameters = {"runner": "dask", "workers": 2, "options": options, **parameters}
-        return flow(source, str(raw), str(out), return_state=True, **parameters)
+        return flow(source, out=str(out), raw=str(raw), return_state=True, **parameters)
 
     return run
 
@@ -211,7 +211,7 @@ from pathlib import Path
 apply(Path("home"))
 from flows.convert import convert
 if __name__ == "__main__":
-    convert("imagenet_folder", "raw", "out", options={{"classes": {CLASSES!r}}}, runner="dask", workers=2)
+    convert("imagenet_folder", out="out", raw="raw", options={{"classes": {CLASSES!r}}}, runner="dask", workers=2)
 """
 
 

@@ -32,7 +32,7 @@ def plan(workspace, selection=None, **overrides):
 
 
 def test_every_recipe_that_comes_with_partseg_loads():
-    assert {"demo", "demo_ablation", "pascal_part_sample"} <= set(recipe_names())
+    assert {"demo", "demo_ablation", "pascal_part_sample", "prepare"} <= set(recipe_names())
     for name in recipe_names():
         assert load_recipe(name).stages
 

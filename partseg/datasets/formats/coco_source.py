@@ -34,17 +34,19 @@ class CocoSource:
         return self._format
 
     def files(self, root: Path, options: CocoOptions) -> list[str]:
-        """Relative paths of the raw files that a conversion reads, sorted.
+        """Relative paths of the raw files that a conversion depends on, sorted.
+
+        Photos are among them where they are read, or where those that are missing become findings.
 
         Raises:
-            SourceError: an annotation file is missing; or a photo, where photos are read.
+            SourceError: an annotation file is missing.
         """
         names = options.names()
         missing = [name for name in names.values() if not (root / name).is_file()]
         if missing:
             raise SourceError(f"missing: {', '.join(missing)}", where=root, fix=self._format.fix)
         found = set(names.values())
-        if options.images == "hash":
+        if options.images == "hash" or (options.images == "list" and options.allow_missing):
             with tempfile.TemporaryDirectory() as scratch:
                 for file in self._files(Raw(root, Path(scratch)), options).values():
                     found |= {photo for photo in file.photos() if (root / photo).is_file()}
