@@ -211,7 +211,8 @@ from pathlib import Path
 apply(Path("home"))
 from flows.convert import convert
 if __name__ == "__main__":
-    convert("imagenet_folder", out="out", raw="raw", options={{"classes": {CLASSES!r}}}, runner="dask", workers=2)
+    options = {{"classes": {CLASSES!r}}}
+    convert("imagenet_folder", out="out", raw="raw", options=options, runner="dask", workers=2)
 """
 
 
