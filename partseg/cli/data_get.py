@@ -24,7 +24,7 @@ def get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a dataset; see `data list`.")],
     to: Annotated[
         Path | None,
-        typer.Option(help="The raw folder.  [default: <home>/raw/NAME, where recipes look for it]"),
+        typer.Option(help="The raw folder. (Default: <home>/raw/NAME, where recipes look for it.)"),
     ] = None,
     mirror: Annotated[
         str | None,

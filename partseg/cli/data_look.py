@@ -79,7 +79,7 @@ def show(
         typer.Option("--raw", help="Folder with the raw files of the images; without it they are grey."),
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="Record name, or position in the split.  [default: the first]")
+        str | None, typer.Option(help="Record name, or position in the split. (Default: the first.)")
     ] = None,
     grid: Annotated[
         str | None, typer.Option("--sheet", metavar="ROWSxCOLUMNS", help="Many images in one picture.")
@@ -90,7 +90,7 @@ def show(
     seed: Annotated[
         int | None, typer.Option(help="Pick images at random; the same seed picks the same.")
     ] = None,
-    only: Annotated[Kind | None, typer.Option(help="Draw only these.  [default: all]")] = None,
+    only: Annotated[Kind | None, typer.Option(help="Draw only these. (Default: all.)")] = None,
 ) -> None:
     """Draw the objects and parts of an image, or of many.
 

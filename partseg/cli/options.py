@@ -26,7 +26,7 @@ Raw = Annotated[
 ]
 StoreUrl = Annotated[
     str | None,
-    typer.Option(help="Folder or URL of the store.  [default: $PARTSEG_STORE or <home>/store]"),
+    typer.Option(help="Folder or URL of the store. (Default: $PARTSEG_STORE or <home>/store.)"),
 ]
 Only = Annotated[
     list[str] | None, typer.Option(metavar="STAGE", help="Only this stage; inputs from the store.")
@@ -49,7 +49,7 @@ Settings = Annotated[
     typer.Option("--option", "-o", metavar="NAME=VALUE", help="Setting of the source; VALUE is YAML."),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Worker processes each stage may start.  [default: one per core]")
+    int | None, typer.Option(min=0, help="Worker processes each stage may start. (Default: one per core.)")
 ]
 
 

@@ -37,7 +37,7 @@ def run(
         Runner, typer.Option(help="Who converts raw data: this machine's processes or a cluster.")
     ] = "local",
     runner_address: Annotated[
-        str | None, typer.Option(help="Scheduler of a cluster that is up.  [default: one is started here]")
+        str | None, typer.Option(help="Scheduler of a cluster that is up. (Default: one is started here.)")
     ] = None,
     no_prefect: Annotated[
         bool, typer.Option("--no-prefect", help="Run the stages directly, without Prefect.")
