@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from partseg.cli import data, plan, run, status, store
+from partseg.cli import data, plan, predict, run, status, store, vocabulary, weights
 from partseg.errors import PartsegError
 
 HELP = "Part segmentation from raw files to a report."
@@ -28,8 +28,11 @@ def make_app() -> typer.Typer:
     app.command("plan")(plan.plan)
     app.command("status")(status.status)
     app.command("recipes")(plan.recipes)
+    app.command("predict")(predict.predict)
     app.add_typer(store.app, name="store")
     app.add_typer(data.app, name="data")
+    app.add_typer(vocabulary.app, name="vocabulary")
+    app.add_typer(weights.app, name="weights")
     return app
 
 

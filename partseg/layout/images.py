@@ -18,19 +18,26 @@ _TURNED = {5, 6, 7, 8}  # values that swap height and width
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """The image as uint8 [H, W, 3] RGB, its EXIF orientation applied.
 
+    Any mode Pillow reads: grey, palette, CMYK; 16 bits per channel are scaled to 8. Transparency is dropped:
+    the stored colours count.
+
     Raises:
         SourceError: the file is missing or cannot be decoded.
     """
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(upright.convert("RGB"))
+            return to_rgb(image)
     except FileNotFoundError:
         raise SourceError(
             "the image is missing", where=path, fix="check the folder of the raw data"
         ) from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except Exception as error:  # Pillow passes on whatever a format's reader stumbles over
         raise _damaged(path, error) from error
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """An open image as :func:`read_rgb` gives it."""
+    return np.asarray(_eight_bits(ImageOps.exif_transpose(image)).convert("RGB"))
 
 
 def image_size(content: bytes, where: object) -> tuple[int, int]:
@@ -46,6 +53,14 @@ def image_size(content: bytes, where: object) -> tuple[int, int]:
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise _damaged(where, error) from error
     return (width, height) if turned else (height, width)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of 16 bits scaled to 8, which Pillow would clip; colours of 16 bits it scales itself."""
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    # The high byte, as Pillow does with colours. Mode I holds 16 bits where a format has no other mode.
+    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
 
 
 def _damaged(where: object, error: Exception) -> SourceError:

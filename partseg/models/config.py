@@ -24,15 +24,19 @@ class BackboneConfig(_Strict):
     """The network below the feature pyramid.
 
     Attributes:
-        name: a timm model that offers ``features_only`` and levels of strides 4, 8, 16 and 32.
+        name: a timm model that offers ``features_only`` and levels of strides 4, 8, 16 and 32. ``swin_*`` is
+            built as the original code for detection does, see :mod:`partseg.models.swin`.
         norm: ``frozen`` turns every batch norm into a fixed affine map (its statistics come with pretrained
             weights); ``batch`` leaves batch norms as they are, which a network trained from nothing needs.
         frozen_stages: how many of timm's feature stages get no gradient; 2 is the stem and the first stage.
+        drop_path: stochastic depth: the chance, in training, that the last residual branch is left out. Where
+            timm's network has it.
     """
 
     name: str
     norm: Literal["frozen", "batch"] = "frozen"
     frozen_stages: Annotated[int, Field(ge=0)] = 2
+    drop_path: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
 
 class RpnConfig(_Strict):
@@ -57,10 +61,20 @@ class RpnConfig(_Strict):
         return self
 
 
+class CascadeStage(_Strict):
+    """A further box head: it starts from the boxes of the one before and asks for a better overlap."""
+
+    positive_iou: Fraction
+    box_weights: FourPositive
+
+
 class RoiConfig(_Strict):
     """The heads that look at one region at a time.
 
     Attributes:
+        positive_iou: how much a region overlaps what it is an example of, in the first stage.
+        box_weights: of the box coding of the first stage.
+        cascade: the stages after the first; none is a plain Mask R-CNN.
         canonical_size: the side, in pixels, of a region that is read from the level of stride 16.
     """
 
@@ -68,6 +82,7 @@ class RoiConfig(_Strict):
     positive_fraction: Fraction = 0.25
     positive_iou: Fraction = 0.5
     box_weights: FourPositive = (10, 10, 5, 5)
+    cascade: tuple[CascadeStage, ...] = ()
     canonical_size: Positive = 224
     box_pool: Count = 7
     box_channels: Count = 1024

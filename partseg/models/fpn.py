@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from partseg.models import initialise
-from partseg.models.backbones import STRIDES, TimmBackbone
+from partseg.models.backbones import STRIDES, Backbone
 
 
 class FeaturePyramid(nn.Module):
@@ -19,7 +19,7 @@ class FeaturePyramid(nn.Module):
 
     strides: Sequence[int] = (*STRIDES, 64)
 
-    def __init__(self, *, bottom_up: TimmBackbone, channels: int) -> None:
+    def __init__(self, *, bottom_up: Backbone, channels: int) -> None:
         super().__init__()
         self.bottom_up = bottom_up
         self.channels = channels

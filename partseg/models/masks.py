@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import roi_align
-
-# Pasted masks are made in portions of at most this many pixels (as float32: 256 MiB).
-PIXELS_AT_ONCE = 64 * 2**20
 
 
 def mask_targets(
@@ -38,7 +37,8 @@ def paste(probabilities: Tensor, boxes: Tensor, height: int, width: int, thresho
     """Put predicted masks into the image.
 
     A pixel belongs to the mask where the bilinearly sampled probability reaches the threshold. Bilinear
-    sampling of an upright box is separable, so two small matrix products per mask do it.
+    sampling of an upright box is separable, so two small matrix products per mask do it. Beside them it takes
+    the memory of one uint8 image.
 
     Args:
         probabilities: [N, m, m] float32 in 0..1, each over the extent of its box.
@@ -51,21 +51,33 @@ def paste(probabilities: Tensor, boxes: Tensor, height: int, width: int, thresho
         N compressed COCO run-lengths.
     """
     coded: list[bytes] = []
-    step = max(1, PIXELS_AT_ONCE // max(1, height * width))
-    for start in range(0, len(boxes), step):
-        chunk, cut = boxes[start : start + step], probabilities[start : start + step]
-        across = _weights(chunk[:, 0], chunk[:, 2], width, cut.shape[2])  # [n, W, m]
-        down = _weights(chunk[:, 1], chunk[:, 3], height, cut.shape[1])  # [n, H, m]
-        # Columns first: COCO's run-lengths go down the columns.
-        pasted = torch.bmm(torch.bmm(across, cut.transpose(1, 2)), down.transpose(1, 2)) >= threshold
-        columns = pasted.to(torch.uint8).cpu().numpy()  # [n, W, H]
-        coded.extend(rle["counts"] for rle in coco_mask.encode(columns.transpose(2, 1, 0)))
+    # Each mask is sampled around its box only, put into this one image and taken out again.
+    canvas = np.zeros((height, width, 1), np.uint8, order="F")
+    cells = probabilities.shape[1:]
+    for box, extent, cut in zip(boxes, boxes.tolist(), probabilities, strict=True):
+        x0, x1 = _reach(extent[0], extent[2], width, cells[1], threshold)
+        y0, y1 = _reach(extent[1], extent[3], height, cells[0], threshold)
+        across = _weights(box[0], box[2], (x0, x1), cells[1])  # [w, m]
+        down = _weights(box[1], box[3], (y0, y1), cells[0])  # [h, m]
+        pasted = (across @ cut.T) @ down.T >= threshold  # [w, h]: COCO's run-lengths go down the columns
+        canvas[y0:y1, x0:x1, 0] = pasted.cpu().numpy().T
+        coded.append(coco_mask.encode(canvas)[0]["counts"])
+        canvas[y0:y1, x0:x1] = 0
     return coded
 
 
-def _weights(low: Tensor, high: Tensor, pixels: int, cells: int) -> Tensor:
-    """[n, pixels, cells]: how much each cell of a mask over low..high counts at each pixel centre."""
-    centres = torch.arange(pixels, dtype=low.dtype, device=low.device) + 0.5
-    position = (centres - low[:, None]) / (high - low)[:, None] * cells - 0.5
+def _reach(low: float, high: float, pixels: int, cells: int, threshold: float) -> tuple[int, int]:
+    """First and last + 1 of the pixels a mask over low..high can be seen at, with one to spare."""
+    if threshold <= 0:  # every pixel reaches it
+        return 0, pixels
+    margin = (high - low) / cells / 2 + 1
+    first = min(pixels, max(0, math.floor(low - margin)))
+    return first, max(first, min(pixels, math.ceil(high + margin)))
+
+
+def _weights(low: Tensor, high: Tensor, pixels: tuple[int, int], cells: int) -> Tensor:
+    """[last - first, cells]: how much each cell of a mask over low..high counts at each pixel centre."""
+    centres = torch.arange(*pixels, dtype=low.dtype, device=low.device) + 0.5
+    position = (centres - low) / (high - low) * cells - 0.5
     cell = torch.arange(cells, dtype=low.dtype, device=low.device)
-    return (1 - (position[:, :, None] - cell).abs()).clamp_(min=0)
+    return (1 - (position[:, None] - cell).abs()).clamp_(min=0)

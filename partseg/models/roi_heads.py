@@ -1,106 +1,59 @@
-"""What looks at one region at a time: its class by text, its exact box, its mask."""
+"""Regions: pooled from the pyramid, named, corrected and masked, in one stage or in a cascade.
+
+Cai and Vasconcelos, "Cascade R-CNN: Delving into High Quality Object Detection", CVPR 2018.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.ops import batched_nms, roi_align
 
 from partseg.models import boxes as box_ops
-from partseg.models import initialise, losses
-from partseg.models.classifier import TextClassifier
-from partseg.models.config import InferenceConfig, LossConfig, RoiConfig
+from partseg.models import losses
+from partseg.models.config import CascadeStage, InferenceConfig, LossConfig, RoiConfig
+from partseg.models.heads import BoxHead, BoxPredictor, MaskHead
 from partseg.models.masks import mask_targets
-from partseg.models.matching import match, sample
+from partseg.models.samples import Samples, choose, label
 from partseg.models.structures import Proposals, Target
 
 
-class BoxHead(nn.Module):
-    """Two fully connected layers over the pooled region."""
-
-    def __init__(self, *, in_features: int, channels: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(in_features, channels)
-        self.fc2 = nn.Linear(channels, channels)
-        initialise.xavier(self.fc1)
-        initialise.xavier(self.fc2)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """[N, C, s, s] to [N, channels]."""
-        hidden = functional.relu(self.fc1(pooled.flatten(1)))
-        return functional.relu(self.fc2(hidden))
-
-
-class BoxPredictor(nn.Module):
-    """Class logits by text, and one box correction whatever the class."""
-
-    def __init__(self, *, channels: int, text_dim: int, temperature: float) -> None:
-        super().__init__()
-        self.cls_score = TextClassifier(in_features=channels, text_dim=text_dim, temperature=temperature)
-        first, last = nn.Linear(channels, channels), nn.Linear(channels, 4)
-        initialise.xavier(first)
-        initialise.normal(last, std=0.001)
-        self.bbox_pred = nn.Sequential(first, nn.ReLU(), last)
-
-    def forward(self, regions: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, channels] to logits [N, C + 1] and deltas [N, 4]."""
-        return self.cls_score(regions, text), self.bbox_pred(regions)
-
-
-class MaskHead(nn.Module):
-    """A few convolutions, an upsampling and one mask whatever the class."""
-
-    def __init__(self, *, in_channels: int, channels: int, convs: int) -> None:
-        super().__init__()
-        self.convs = convs
-        for i in range(1, convs + 1):
-            conv = nn.Conv2d(in_channels if i == 1 else channels, channels, kernel_size=3, padding=1)
-            initialise.msra(conv)
-            self.add_module(f"mask_fcn{i}", conv)
-        self.deconv = nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
-        initialise.msra(self.deconv)
-        self.predictor = nn.Conv2d(channels, 1, kernel_size=1)
-        initialise.normal(self.predictor, std=0.001)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """[N, C, s, s] to logits [N, 2s, 2s]."""
-        for i in range(1, self.convs + 1):
-            pooled = functional.relu(self.get_submodule(f"mask_fcn{i}")(pooled))
-        logits: Tensor = self.predictor(functional.relu(self.deconv(pooled)))
-        return logits[:, 0]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
-    """Regions of one image chosen for training; foreground first.
+class StageOutput:
+    """What one stage makes of the regions of all images.
 
     Attributes:
-        boxes: [K, 4] xyxy px.
-        labels: [K] int64; the number of classes is background.
-        rows: [K] int64, the ground truth each region was matched with.
-        foreground: how many regions, from the start, are foreground.
+        boxes: per image [K, 4] xyxy px, the regions it looked at.
+        logits: [sum of K, C + 1].
+        deltas: [sum of K, 4], the corrections it proposes.
     """
 
-    boxes: Tensor
-    labels: Tensor
-    rows: Tensor
-    foreground: int
+    boxes: list[Tensor]
+    logits: Tensor
+    deltas: Tensor
+
+    def logits_by_image(self) -> list[Tensor]:
+        """The logits [K, C + 1] of each image."""
+        return list(torch.split(self.logits, [len(boxes) for boxes in self.boxes]))
 
 
 class RoiHeads(nn.Module):
     """Pools regions from the pyramid and predicts class, box and mask.
+
+    With a cascade, each stage has a box head of its own and looks at the boxes the stage before
+    has corrected. The names of its tensors and losses then carry the stage's number: ``box_head.0.fc1``,
+    ``loss_cls_stage0``.
 
     Args:
         channels: of the pyramid.
         strides: of the levels regions are pooled from, in pixels.
         text_dim: length of a class embedding.
         temperature: of the classifier.
-        config: sizes and sampling.
+        config: sizes, sampling and stages.
         loss_config: weights and rules of the losses.
     """
 
@@ -116,20 +69,38 @@ class RoiHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.loss_config, self.strides = config, loss_config, tuple(strides)
-        self.box_head = BoxHead(in_features=channels * config.box_pool**2, channels=config.box_channels)
-        self.box_predictor = BoxPredictor(
-            channels=config.box_channels, text_dim=text_dim, temperature=temperature
-        )
+        first = CascadeStage(positive_iou=config.positive_iou, box_weights=config.box_weights)
+        self.stages = (first, *config.cascade)
+        heads = [
+            BoxHead(in_features=channels * config.box_pool**2, channels=config.box_channels)
+            for _ in self.stages
+        ]
+        predictors = [
+            BoxPredictor(channels=config.box_channels, text_dim=text_dim, temperature=temperature)
+            for _ in self.stages
+        ]
+        self.box_head = nn.ModuleList(heads) if config.cascade else heads[0]
+        self.box_predictor = nn.ModuleList(predictors) if config.cascade else predictors[0]
         self.mask_head = MaskHead(
             in_channels=channels, channels=config.mask_channels, convs=config.mask_convs
         )
 
     def predict(
-        self, features: Sequence[Tensor], boxes: Sequence[Tensor], text: Tensor
+        self, features: Sequence[Tensor], boxes: Sequence[Tensor], text: Tensor, stage: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Class logits [N, C + 1] and box deltas [N, 4] of the regions of all images."""
         pooled = self._pool(features, boxes, self.config.box_pool)
-        return cast("tuple[Tensor, Tensor]", self.box_predictor(self.box_head(pooled), text))
+        suffix = ""
+        if self.config.cascade:
+            suffix = f".{stage}"
+            if pooled.requires_grad:
+                # All stages read the same pyramid: together they shall move it no more than one.
+                pooled.register_hook(  # type: ignore[no-untyped-call]
+                    lambda gradient: gradient * (1.0 / len(self.stages))
+                )
+        regions = self.get_submodule(f"box_head{suffix}")(pooled)
+        predictor = self.get_submodule(f"box_predictor{suffix}")
+        return cast("tuple[Tensor, Tensor]", predictor(regions, text))
 
     def mask_logits(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Mask logits [N, m, m] of the regions of all images, each over the extent of its box."""
@@ -144,34 +115,35 @@ class RoiHeads(nn.Module):
         image_counts: Tensor | None,
     ) -> dict[str, Tensor]:
         """Losses of data with boxes and, where they are given, masks."""
-        samples = [self.choose(p, t, len(text)) for p, t in zip(proposals, targets, strict=True)]
-        logits, deltas = self.predict(features, [s.boxes for s in samples], text)
-        labels = torch.cat([s.labels for s in samples])
-        weight = None
-        if image_counts is not None:
-            weight = losses.federated_weight(
-                labels,
-                image_counts,
-                classes=self.loss_config.federated_classes,
-                power=self.loss_config.federated_power,
-            )
-        foreground = torch.nonzero(labels < len(text)).squeeze(1)
-        regions = [s.boxes[: s.foreground] for s in samples]
-        truth = [t.boxes[s.rows[: s.foreground]] for s, t in zip(samples, targets, strict=True)]
-        result = {
-            "loss_cls": losses.classification(logits, labels, weight),
-            "loss_box_reg": losses.box_regression(
-                deltas[foreground],
-                torch.cat(regions),
+        first = self._choose(proposals, targets, len(text))
+        samples, result = first, {}
+        for stage, output in enumerate(self._run(features, [s.boxes for s in first], proposals, text)):
+            if stage:
+                samples = self._relabel(output.boxes, targets, len(text), stage)
+            labels = torch.cat([s.labels for s in samples])
+            weight = None
+            if image_counts is not None:
+                weight = losses.federated_weight(
+                    labels,
+                    image_counts,
+                    classes=self.loss_config.federated_classes,
+                    power=self.loss_config.federated_power,
+                )
+            truth = [t.boxes[s.rows[s.foreground]] for s, t in zip(samples, targets, strict=True)]
+            result[self._name("loss_cls", stage)] = losses.classification(output.logits, labels, weight)
+            result[self._name("loss_box_reg", stage)] = losses.box_regression(
+                output.deltas[torch.nonzero(labels < len(text)).squeeze(1)],
+                torch.cat([s.boxes[s.foreground] for s in samples]),
                 torch.cat(truth),
-                self.config.box_weights,
+                self.stages[stage].box_weights,
                 len(labels),
-            ),
-        }
+            )
         masks = [t.masks for t in targets if t.masks is not None]
         if len(masks) == len(targets):
+            # Masks are learnt in the regions of the first stage, and used (see detect) in those of the last.
+            regions = [s.boxes[s.foreground] for s in first]
             target = mask_targets(
-                masks, regions, [s.rows[: s.foreground] for s in samples], 2 * self.config.mask_pool
+                masks, regions, [s.rows[s.foreground] for s in first], 2 * self.config.mask_pool
             )
             result["loss_mask"] = self.loss_config.mask * losses.mask(
                 self.mask_logits(features, regions), target
@@ -186,19 +158,20 @@ class RoiHeads(nn.Module):
         text: Tensor,
     ) -> dict[str, Tensor]:
         """Loss of parts the parser wrote, in the published form the configuration names."""
-        weight = self.loss_config.parsed_part
-        if self.loss_config.parsed_part_rule == "max_score":
-            boxes = [p.boxes[: self.loss_config.image_proposals] for p in proposals]
-            logits, _ = self.predict(features, boxes, text)
-            loss = losses.highest_scores(
-                list(torch.split(logits, [len(b) for b in boxes])), [t.labels for t in targets]
-            )
-            return {"loss_parsed_part": weight * loss}
-        # Regions are sampled as usual, but only their class is learnt.
-        samples = [self.choose(p, t, len(text)) for p, t in zip(proposals, targets, strict=True)]
-        logits, _ = self.predict(features, [s.boxes for s in samples], text)
-        loss = losses.classification(logits, torch.cat([s.labels for s in samples]))
-        return {"loss_parsed_part": weight * loss}
+        result = {}
+        by_score = self.loss_config.parsed_part_rule == "max_score"
+        # Unless the best score decides, regions are sampled as usual, but only their class is learnt.
+        samples = [] if by_score else self._choose(proposals, targets, len(text))
+        boxes = self._best(proposals) if by_score else [s.boxes for s in samples]
+        for stage, output in enumerate(self._run(features, boxes, proposals, text)):
+            if by_score:
+                loss = losses.highest_scores(output.logits_by_image(), [t.labels for t in targets])
+            else:
+                if stage:
+                    samples = self._relabel(output.boxes, targets, len(text), stage)
+                loss = losses.classification(output.logits, torch.cat([s.labels for s in samples]))
+            result[self._name("loss_parsed_part", stage)] = self.loss_config.parsed_part * loss
+        return result
 
     def image_losses(
         self,
@@ -208,37 +181,31 @@ class RoiHeads(nn.Module):
         text: Tensor,
     ) -> dict[str, Tensor]:
         """Loss of labels of whole images."""
-        boxes = [p.boxes[: self.loss_config.image_proposals] for p in proposals]
-        logits, _ = self.predict(features, boxes, text)
-        loss = losses.image_labels(
-            list(torch.split(logits, [len(b) for b in boxes])),
-            boxes,
-            [t.labels for t in targets],
-            skip_last=self.loss_config.image_skips_last,
-        )
-        return {"loss_image": self.loss_config.image * loss}
+        result = {}
+        for stage, output in enumerate(self._run(features, self._best(proposals), proposals, text)):
+            loss = losses.image_labels(
+                output.logits_by_image(),
+                output.boxes,
+                [t.labels for t in targets],
+                skip_last=self.loss_config.image_skips_last,
+            )
+            result[self._name("loss_image", stage)] = self.loss_config.image * loss
+        return result
 
-    @torch.no_grad()
-    def choose(self, proposals: Proposals, target: Target, classes: int) -> Samples:
-        """Label the proposals, the ground truth among them, and draw the regions to learn from."""
-        boxes = torch.cat([proposals.boxes, target.boxes])
-        rows, state = match(
-            box_ops.pairwise_iou(target.boxes, boxes),
-            negative=self.config.positive_iou,
-            positive=self.config.positive_iou,
-            low_quality=False,
-        )
-        positive, negative = sample(
-            state, count=self.config.samples_per_image, positive_fraction=self.config.positive_fraction
-        )
-        background = torch.full_like(negative, classes)
-        labels = torch.cat([target.labels[rows[positive]], background])
-        chosen = torch.cat([positive, negative])
-        return Samples(boxes=boxes[chosen], labels=labels, rows=rows[chosen], foreground=len(positive))
+    def refine(
+        self, features: Sequence[Tensor], proposals: Sequence[Proposals], text: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Corrected boxes [P, 4] and class scores [P, C] of each image.
 
-    def class_scores(self, logits: Tensor, objectness: Tensor) -> Tensor:
-        """[N, C] in 0..1: the geometric mean of class probability and objectness."""
-        return (logits[:, :-1].sigmoid() * objectness.sigmoid()[:, None]).sqrt()
+        A score is the geometric mean of objectness and class probability, the mean over the stages.
+        """
+        outputs = list(self._run(features, [p.boxes for p in proposals], proposals, text))
+        probability = torch.stack([output.logits[:, :-1].sigmoid() for output in outputs]).mean(dim=0)
+        objectness = torch.cat([p.logits for p in proposals]).sigmoid()
+        scores = (probability * objectness[:, None]).sqrt()
+        boxes = box_ops.decode(torch.cat(outputs[-1].boxes), outputs[-1].deltas, self.stages[-1].box_weights)
+        counts = [len(p.boxes) for p in proposals]
+        return list(torch.split(boxes, counts)), list(torch.split(scores, counts))
 
     def select(
         self, boxes: Tensor, scores: Tensor, *, size: tuple[int, int], options: InferenceConfig
@@ -257,6 +224,48 @@ class RoiHeads(nn.Module):
         boxes, scores = boxes[region], scores[region, label]
         kept = batched_nms(boxes, scores, label, options.nms_iou)[: options.detections]
         return boxes[kept], scores[kept], label[kept]
+
+    def _name(self, loss: str, stage: int) -> str:
+        return f"{loss}_stage{stage}" if self.config.cascade else loss
+
+    def _best(self, proposals: Sequence[Proposals]) -> list[Tensor]:
+        return [p.best(self.loss_config.image_proposals).boxes for p in proposals]
+
+    def _run(
+        self,
+        features: Sequence[Tensor],
+        boxes: list[Tensor],
+        proposals: Sequence[Proposals],
+        text: Tensor,
+    ) -> Iterator[StageOutput]:
+        """One stage after the other, each on the boxes the one before has corrected."""
+        for stage, settings in enumerate(self.stages):
+            logits, deltas = self.predict(features, boxes, text, stage)
+            yield StageOutput(boxes=boxes, logits=logits, deltas=deltas)
+            if stage + 1 < len(self.stages):
+                moved = box_ops.decode(torch.cat(boxes), deltas.detach(), settings.box_weights)
+                boxes = [
+                    box_ops.clip(image_boxes, *p.size)
+                    for image_boxes, p in zip(
+                        torch.split(moved, [len(b) for b in boxes]), proposals, strict=True
+                    )
+                ]
+                if self.training:  # in evaluation the stages' scores must stay aligned
+                    boxes = [b[box_ops.non_empty(b)] for b in boxes]
+
+    def _choose(
+        self, proposals: Sequence[Proposals], targets: Sequence[Target], classes: int
+    ) -> list[Samples]:
+        return [
+            choose(proposal.boxes, target, classes, self.config)
+            for proposal, target in zip(proposals, targets, strict=True)
+        ]
+
+    def _relabel(
+        self, boxes: Sequence[Tensor], targets: Sequence[Target], classes: int, stage: int
+    ) -> list[Samples]:
+        iou = self.stages[stage].positive_iou
+        return [label(b, target, classes, iou)[0] for b, target in zip(boxes, targets, strict=True)]
 
     def _pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
         """Regions [N, C, size, size], each read from the level that suits its size."""

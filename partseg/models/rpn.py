@@ -154,4 +154,4 @@ class RegionProposalNetwork(nn.Module):
         valid = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores) & box_ops.non_empty(boxes_inside)
         boxes, scores, levels = boxes_inside[valid], scores[valid], levels[valid]
         kept = batched_nms(boxes, scores, levels, self.config.nms_iou)[:keep]
-        return Proposals(boxes=boxes[kept], logits=scores[kept])
+        return Proposals(boxes=boxes[kept], logits=scores[kept], size=size)

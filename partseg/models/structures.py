@@ -72,10 +72,21 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposals:
-    """Regions of one image: ``boxes`` [N, 4] xyxy px of the network's input, ``logits`` [N], best first."""
+    """Regions of one image, best first.
+
+    Attributes:
+        boxes: [N, 4] float32 xyxy, in pixels of the network's input.
+        logits: [N] float32, objectness.
+        size: (height, width) of the image without padding, in the same pixels.
+    """
 
     boxes: Tensor
     logits: Tensor
+    size: tuple[int, int]
+
+    def best(self, count: int) -> Proposals:
+        """The first ``count`` of them."""
+        return Proposals(boxes=self.boxes[:count], logits=self.logits[:count], size=self.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

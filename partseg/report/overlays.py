@@ -14,6 +14,7 @@ from scipy import ndimage
 
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
+Window = tuple[slice, slice]
 
 _WIDE = 0.75  # of the picture
 
@@ -86,16 +87,18 @@ def draw(
     size = (round(width * scale), round(height * scale))
     picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
     ordered = sorted(shapes, key=lambda s: -int(s.mask.sum()))
-    outlines: list[tuple[npt.NDArray[np.bool_], Colour]] = []
+    outlines: list[tuple[Window, npt.NDArray[np.bool_], Colour]] = []
     for shape in ordered:
         mask = _smooth(shape.mask, size)
+        window = _window(mask)
+        mask, view = mask[window], picture[window]
         tint = np.array(colours[shape.name], dtype=np.float32)
         if shape.filled:
-            picture[mask] = picture[mask] * (1 - opacity) + tint * opacity
+            view[mask] = view[mask] * (1 - opacity) + tint * opacity
         edge = mask & ~ndimage.binary_erosion(mask, iterations=2)
-        outlines.append((edge, colours[shape.name]))
-    for edge, colour in outlines:
-        picture[edge] = np.array(colour, dtype=np.float32) * 0.85 + 255 * 0.15
+        outlines.append((window, edge, colours[shape.name]))
+    for window, edge, colour in outlines:
+        picture[window][edge] = np.array(colour, dtype=np.float32) * 0.85 + 255 * 0.15
     result = Image.fromarray(picture.round().clip(0, 255).astype(np.uint8))
     if labels:
         _write_labels(result, ordered, colours, scale)
@@ -106,6 +109,14 @@ def _smooth(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[n
     """The mask at the size of the picture, corners rounded instead of stepped."""
     fine = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC)
     return np.asarray(fine) >= 128
+
+
+def _window(mask: npt.NDArray[np.bool_]) -> Window:
+    """The rows and columns around a mask; outside there is nothing to draw."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.s_[0:0, 0:0]
+    return np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _write_labels(

@@ -45,7 +45,9 @@ def scene(
     ]
     parents = record.parent_rows.tolist()
     owners = {parents[row] for row in chosen}
-    names, colours = _names_and_colours(record, categories)
+    names, colours = names_and_colours(
+        [categories[category].name for category in record.category_ids.tolist()], parents
+    )
     shapes = [
         Shape(
             mask=shape_mask(record, row),
@@ -120,23 +122,28 @@ def sheet(pictures: Sequence[tuple[Image.Image, str]], columns: int, *, cell: in
     return page
 
 
-def _names_and_colours(
-    record: ImageRecord, categories: Mapping[int, Category]
+def names_and_colours(
+    categories: Sequence[str], parents: Sequence[int]
 ) -> tuple[list[str], dict[str, Colour]]:
-    """A name for every annotation ("dog 2", "dog 2:head"), and a colour for every name."""
-    ids, parents = record.category_ids.tolist(), record.parent_rows.tolist()
-    roots = [category for category, parent in zip(ids, parents, strict=True) if parent < 0]
-    several, met = Counter(roots), Counter[int]()
-    names, hues = list[str](), dict[str, float]()
-    for category, parent in zip(ids, parents, strict=True):
-        name = categories[category].name
-        if parent < 0:
-            met[category] += 1
-            label = f"{name} {met[category]}" if several[category] > 1 else name
-            hues[label] = 205 + _GOLDEN_ANGLE * len(hues)
-        else:
-            label = f"{names[parent]}:{name.partition(':')[2] or name}"
-        names.append(label)
+    """A name for everything in a picture ("dog 2", "dog 2:head"), and a colour for every name.
+
+    Args:
+        categories: name of the category of each.
+        parents: row of the object that each is a part of; -1 where it is of none.
+    """
+    roots = [row for row, parent in enumerate(parents) if parent < 0]
+    several, met = Counter(categories[row] for row in roots), Counter[str]()
+    # A part without an object must not be called what one with an object is called.
+    taken = {categories[row] for row, parent in enumerate(parents) if parent >= 0}
+    names, hues = list(categories), dict[str, float]()
+    for row in roots:
+        name = categories[row]
+        met[name] += 1
+        names[row] = f"{name} {met[name]}" if several[name] > 1 or name in taken else name
+        hues[names[row]] = 205 + _GOLDEN_ANGLE * len(hues)
+    for row, parent in enumerate(parents):
+        if parent >= 0:
+            names[row] = f"{names[parent]}:{categories[row].partition(':')[2] or categories[row]}"
     colours = {label: _colour(hue, 0.5) for label, hue in hues.items()}
     for owner, hue in hues.items():
         parts = sorted({name for name in names if name.startswith(f"{owner}:") and name not in hues})

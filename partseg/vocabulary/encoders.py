@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from partseg.errors import RecipeError
 from partseg.vocabulary import clip, offline
+from partseg.vocabulary.prompts import prompt
 from partseg.vocabulary.table import EmbeddingTable
 
 
@@ -19,7 +20,8 @@ def encode(texts: Sequence[str], encoder: str, *, weights: Path | None = None) -
     Args:
         texts: N texts, already with their prompt around them.
         encoder: ``offline`` or ``offline:<dim>`` (needs no weights, always gives the same vectors), or
-            ``open_clip:<model>`` such as ``open_clip:RN50``.
+            ``open_clip:<model>`` such as ``open_clip:RN50`` (1024 numbers) or ``open_clip:ViT-B-32`` (512),
+            with the weights OpenAI published.
         weights: a local file for open_clip; without it open_clip's own download is tried.
 
     Returns:
@@ -42,15 +44,13 @@ def encode(texts: Sequence[str], encoder: str, *, weights: Path | None = None) -
 def build_table(
     names: Sequence[str], *, encoder: str, template: str = "a {name}", weights: Path | None = None
 ) -> EmbeddingTable:
-    """Embed category names, each inside ``template`` (the published models use 'a {name}').
+    """Embed category names, each inside ``template``; see :func:`partseg.vocabulary.prompts.prompt`.
 
     Raises:
-        RecipeError: the template has no ``{name}``, or there is no such encoder.
+        RecipeError: the template has no place for the name, or there is no such encoder.
         WeightsError: a name occurs twice, or the encoder's weights cannot be had.
     """
-    if "{name}" not in template:
-        raise RecipeError(f"the template {template!r} has no {{name}} in it")
-    texts = [template.replace("{name}", name) for name in names]
+    texts = [prompt(template, name) for name in names]
     return EmbeddingTable(
         names=tuple(names),
         vectors=encode(texts, encoder, weights=weights),

@@ -63,12 +63,22 @@ class EmbeddingTable:
         return self.vectors[[index[name] for name in names]]
 
     def nearest(self, name: str, k: int = 5) -> list[tuple[str, float]]:
-        """The ``k`` other names that point most nearly the same way, with their cosines, best first."""
-        unit = self.vectors / np.maximum(np.linalg.norm(self.vectors, axis=1, keepdims=True), 1e-12)
-        query = unit[self.names.index(name)] if name in self.names else self.rows([name])[0]
-        cosine = unit @ query
-        order = [i for i in np.argsort(-cosine, kind="stable") if self.names[i] != name]
-        return [(self.names[i], float(cosine[i])) for i in order[:k]]
+        """The ``k`` other names that point most nearly the same way, with their cosines, best first.
+
+        Raises:
+            WeightsError: the name is not in the table.
+        """
+        (found,) = self.nearest_to(self.rows([name]), k + 1)
+        return [(other, cosine) for other, cosine in found if other != name][:k]
+
+    def nearest_to(self, vectors: NDArray[np.float32], k: int) -> list[list[tuple[str, float]]]:
+        """For each of N vectors [N, D] the ``k`` names that point most nearly its way, with cosines."""
+        cosines = _unit(vectors) @ _unit(self.vectors).T
+        orders = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+        return [
+            [(self.names[i], float(row[i])) for i in order]
+            for row, order in zip(cosines, orders, strict=True)
+        ]
 
     def save(self, path: Path) -> None:
         """Write the table to one .safetensors file; the same table always gives the same bytes."""
@@ -109,16 +119,26 @@ class EmbeddingTable:
                     encoder=meta["encoder"],
                     template=meta["template"],
                 )
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, EOFError, KeyError, ValueError, SafetensorError) as error:
             raise WeightsError("the embeddings cannot be read", where=path, fix=str(error)) from error
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return unit
 
 
 def _from_npy(path: Path, names: Sequence[str] | None) -> EmbeddingTable:
     if names is None:
         raise WeightsError("a .npy file has no names", where=path, fix="give the names of its rows in order")
     vectors = np.load(path, allow_pickle=False)
+    if not isinstance(vectors, np.ndarray):
+        raise WeightsError("an archive of arrays instead of one array", where=path)
     if vectors.ndim != 2 or len(vectors) != len(names):
         raise WeightsError(f"shape {vectors.shape} does not fit {len(names)} names", where=path)
+    if vectors.dtype.kind != "f" or not np.isfinite(vectors).all():
+        raise WeightsError("the embeddings are not all finite floating-point numbers", where=path)
     return EmbeddingTable(
         names=tuple(names),
         vectors=np.ascontiguousarray(vectors, dtype=np.float32),

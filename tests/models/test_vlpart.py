@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -13,6 +14,7 @@ from partseg.models.config import ModelConfig, load_config
 from partseg.models.files import ModelCard, Vocabulary, load_model, read_card, save_model
 from partseg.models.images import resized_shape
 from partseg.models.structures import Annotation, Target
+from partseg.models.swin import SwinBackbone
 from partseg.models.vlpart import VLPart, build_model
 from tests.models.conftest import batch
 
@@ -172,6 +174,120 @@ def test_a_model_survives_the_disk(tiny: ModelConfig, model: VLPart, tmp_path: P
         load_model(tmp_path)
     with pytest.raises(WeightsError, match="no model here"):
         read_card(tmp_path / "elsewhere")
+
+
+CASCADE = {"cascade": [{"positive_iou": iou, "box_weights": [20, 20, 10, 10]} for iou in (0.6, 0.7)]}
+
+
+@pytest.mark.parametrize("rule", ["sampled", "max_score"])
+def test_a_cascade_learns_and_detects_in_stages(rule: str) -> None:
+    torch.manual_seed(0)
+    settings = SMALL.model_dump()
+    settings["roi"] |= CASCADE
+    settings["losses"]["parsed_part_rule"] = rule
+    model = build_model(ModelConfig.model_validate(settings))
+    stages = {"_stage0", "_stage1", "_stage2"}
+    expected: dict[Annotation, set[str]] = {
+        "part": {f"{name}{stage}" for name in ("loss_cls", "loss_box_reg") for stage in stages}
+        | {"loss_mask", "loss_rpn_cls", "loss_rpn_loc"},
+        "parsed_part": {f"loss_parsed_part{stage}" for stage in stages} | {"loss_rpn_cls"},
+        "image": {f"loss_image{stage}" for stage in stages} | {"loss_rpn_cls"},
+    }
+    for annotation, names in expected.items():
+        data = batch(annotation, dim=SMALL.text_dim)
+        model.train()
+        model.zero_grad()
+        losses = model.losses(data)
+        assert set(losses) == names
+        torch.stack(list(losses.values())).sum().backward()
+        for stage in range(3):
+            gradient = model.get_parameter(f"roi_heads.box_head.{stage}.fc1.weight").grad
+            assert gradient is not None
+            assert gradient.isfinite().all()
+            assert gradient.any()
+    model.eval()
+    (proposed,) = model.propose(data.images[:1], data.text, limit=20)
+    assert proposed.refined.shape == proposed.proposals.shape
+    options = model.config.inference.model_copy(update={"score_threshold": 0.0, "detections": 5})
+    (found,) = model.detect(data.images[:1], data.text, options)
+    assert len(found) == 5
+    assert found.masks().shape == (5, 96, 128)
+
+
+@pytest.mark.parametrize(
+    ("name", "drop_path"),
+    [
+        ("test_convnext", 0.1),
+        ("mobilenetv3_small_050", 0.0),
+        ("swin_tiny_patch4_window7_224", 0.2),
+        ("swinv2_tiny_window8_256", 0.0),
+    ],
+)
+def test_networks_of_timm_by_name(name: str, drop_path: float) -> None:
+    torch.manual_seed(0)
+    backbone = {"name": name, "norm": "batch", "frozen_stages": 0, "drop_path": drop_path}
+    model = build_model(ModelConfig.model_validate({**SMALL.model_dump(), "backbone": backbone})).train()
+    losses = model.losses(batch(dim=SMALL.text_dim))
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = [parameter.grad for parameter in model.backbone.parameters()]
+    assert sum(gradient is not None for gradient in gradients) > 0.9 * len(gradients)
+    # Channels and sides that could be taken for each other: 96 = 384 / 4.
+    with torch.no_grad():
+        levels = model.eval().backbone.bottom_up(torch.zeros(1, 3, 384, 160))
+    channels = model.backbone.bottom_up.channels
+    assert [tuple(level.shape) for level in levels] == [
+        (1, channels[i], 384 // stride, 160 // stride) for i, stride in enumerate((4, 8, 16, 32))
+    ]
+
+
+def test_options_a_network_does_not_know() -> None:
+    with pytest.raises(RecipeError, match="cannot be built like this"):
+        TimmBackbone(name="vgg11", norm="batch", frozen_stages=0, drop_path=0.1)
+
+
+def test_swin_is_timms_where_windows_fit(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    name = "swin_tiny_patch4_window7_224"
+    # Of 224 px every level is a multiple of the window of 7; always_partition: the last one shifts as well.
+    reference = timm.create_model(name, always_partition=True).eval()
+    save_file(reference.state_dict(), tmp_path / "weights.safetensors")
+    swin = SwinBackbone(name=name, frozen_stages=2, drop_path=0.2).eval()
+    swin.load(tmp_path / "weights.safetensors")
+    image = torch.rand(1, 3, 224, 224)
+    expected, x = [], reference.patch_embed(image)
+    for stage in reference.layers:
+        x = stage(x)
+        expected.append(torch.nn.functional.layer_norm(x, x.shape[-1:]).permute(0, 3, 1, 2))
+    for level, wanted in zip(swin(image), expected, strict=True):
+        torch.testing.assert_close(level, wanted)
+    # The original's names are ours.
+    save_file(swin.state_dict(), tmp_path / "original.safetensors")
+    again = SwinBackbone(name=name, frozen_stages=0, drop_path=0.0).eval()
+    again.load(tmp_path / "original.safetensors")
+    torch.testing.assert_close(again(image), swin(image))
+    frozen = {name for name, parameter in swin.named_parameters() if not parameter.requires_grad}
+    assert {name.split(".blocks")[0] for name in frozen} == {
+        "patch_embed.proj.weight",
+        "patch_embed.proj.bias",
+        "patch_embed.norm.weight",
+        "patch_embed.norm.bias",
+        "layers.0",
+        "layers.1",
+    }
+
+
+def test_swin_takes_images_of_any_size() -> None:
+    torch.manual_seed(0)
+    swin = SwinBackbone(name="swin_tiny_patch4_window7_224", frozen_stages=0, drop_path=0.0).eval()
+    image = torch.rand(1, 3, 32, 112)
+    with torch.no_grad():
+        assert [tuple(level.shape[2:]) for level in swin(image)] == [(8, 28), (4, 14), (2, 7), (1, 4)]
+        # Shifting rolls the map around: the last columns must not see the first ones.
+        changed = image.clone()
+        changed[..., :4] += 1
+        moved = (swin(changed)[0] - swin(image)[0]).abs().amax(1)[0]
+    assert moved[:, 0].min() > 1e-3
+    assert moved[:, -7:].max() < 1e-6
 
 
 def test_frozen_stages_and_norms() -> None:
