@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from partseg.cli import options
-from partseg.cli.tables import print_table, seconds_text, size_text
+from partseg.cli.tables import console, print_table, seconds_text, size_text
 from partseg.errors import PartsegError, RecipeError, StoreError
 
 if TYPE_CHECKING:
@@ -70,6 +71,28 @@ def show(artifact: Artifact, store: options.StoreUrl = None) -> None:
         [size_text(entry.size), entry.sha256[:12], entry.path] for entry in opened.tree(action.tree).entries
     ]
     print_table(["size", "sha256", "file"], rows)
+
+
+@app.command()
+def get(
+    artifact: Artifact,
+    out: Annotated[Path, typer.Option("--out", help="Folder for its files; must not exist yet.")],
+    store: options.StoreUrl = None,
+) -> None:
+    """Copy an artifact out of the store: a dataset, a model, ... with where it is from in provenance.json."""
+    import shutil
+    from dataclasses import asdict
+
+    from partseg.layout.files import new_folder
+
+    opened = _open(store)
+    action = _find(opened, artifact)
+    with new_folder(out) as folder:
+        shutil.copytree(opened.materialise(action.tree), folder, dirs_exist_ok=True)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        (folder / "provenance.json").write_text(f"{json.dumps(asdict(action), indent=2)}\n", encoding="utf-8")
+    console().print(f"{out}: {action.parts.get('kind', 'artifact')} {action.key[:12]}", soft_wrap=True)
 
 
 @app.command()
