@@ -173,7 +173,7 @@ def test_accept_takes_the_last_artifact_for_a_new_version(partseg, monkeypatch):
 
 def test_an_artifact_leaves_the_store_with_where_it_is_from(partseg, tmp_path):
     assert partseg("run", "w.yaml", "--no-prefect")[0] == 0
-    code, out, err = partseg("store", "get", "w/one", "--out", "taken")
+    code, _, err = partseg("store", "get", "w/one", "--out", "taken")
     assert code == 0, err
     record = json.loads(Path("taken/provenance.json").read_text())
     assert record["parts"]["kind"] == "numbers"
