@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -22,6 +21,7 @@ from partseg.layout.cache import (
     open_panoptic,
     open_polygons,
 )
+from partseg.layout.columns import Bytes, Lists, Polygons, view
 from partseg.layout.images import read_rgb
 from partseg.layout.manifest import Manifest, SplitEntry, read_manifest
 from partseg.layout.records import Category, PanopticMap
@@ -120,19 +120,19 @@ class Split:
         positive, negative, not_exhaustive = self._labels
         return ImageRecord(
             image_id=image["image_id"][index],
-            file_name=self._file_names.of(index),
+            file_name=self._file_names.text(index),
             height=image["height"][index],
             width=image["width"][index],
-            source_key=self._source_keys.of(index),
-            pos_category_ids=positive.of(index),
-            neg_category_ids=negative.of(index),
-            not_exhaustive_category_ids=not_exhaustive.of(index),
+            source_key=self._source_keys.text(index),
+            pos_category_ids=positive[index],
+            neg_category_ids=negative[index],
+            not_exhaustive_category_ids=not_exhaustive[index],
             ann_ids=columns["ann_id"][rows],
             category_ids=columns["category_id"][rows],
             parent_rows=columns["parent_row"][rows],
             boxes_xywh=columns["bbox"][rows],
             areas=columns["area"][rows],
-            rles=self._rles(start, stop),
+            rles=self._rles.between(start, stop),
             is_crowd=columns["is_crowd"][rows],
             is_ignore=columns["is_ignore"][rows],
             scores=columns["score"][rows],
@@ -152,7 +152,7 @@ class Split:
                 where=self.folder,
                 fix=f"open the dataset with image_root set to the raw folder of {source}",
             )
-        return self.image_root / str(self._file_names.of(index))
+        return self.image_root / str(self._file_names.text(index))
 
     def read_image(self, index: int) -> NDArray[np.uint8]:
         """The image as uint8 [H, W, 3] RGB, its EXIF orientation applied.
@@ -179,15 +179,7 @@ class Split:
         """
         start = self._image_columns["ann_offset"][index]
         ann_ids = self._columns["ann_id"][start : start + self._image_columns["ann_count"][index]]
-        if self.entry.polygons is None:
-            return [None] * len(ann_ids)
-        rows = np.searchsorted(self._polygon_ids, ann_ids)
-        found: list[list[NDArray[np.float64]] | None] = []
-        for ann_id, row in zip(ann_ids.tolist(), rows.tolist(), strict=True):
-            present = row < len(self._polygon_ids) and self._polygon_ids[row] == ann_id
-            rings = self._polygon_table["polygons"][row].values if present else None
-            found.append(None if rings is None else [_view(rings[ring].values) for ring in range(len(rings))])
-        return found
+        return [None] * len(ann_ids) if self.entry.polygons is None else self._polygons.of(ann_ids)
 
     def panoptic(self, index: int) -> PanopticMap:
         """The panoptic map of image ``index``.
@@ -206,8 +198,8 @@ class Split:
             runs=Runs(
                 height=image["height"][index],
                 width=image["width"][index],
-                lengths=_view(table["run_lengths"][row].values).astype(np.int64),
-                labels=_view(table["run_ids"][row].values).astype(np.int64),
+                lengths=view(table["run_lengths"][row].values).astype(np.int64),
+                labels=view(table["run_ids"][row].values).astype(np.int64),
             ),
         )
 
@@ -253,42 +245,23 @@ class Split:
             return [names[0]] * (rows.stop - rows.start)
         return [names[code] for code in self._columns["origin"][rows].tolist()]
 
-    def _rles(self, start: int, stop: int) -> list[bytes | None]:
-        offsets = self._rle_offsets[start : stop + 1].tolist()
-        first = offsets[0]
-        data = bytes(self._rle_data[first : offsets[-1]])
-        return [data[a - first : b - first] or None for a, b in pairwise(offsets)]
+    @cached_property
+    def _rles(self) -> Bytes:
+        return Bytes(self._annotations["rle"])
 
     @cached_property
-    def _rle_offsets(self) -> NDArray[np.int64]:
-        _, offsets, _ = self._annotations["rle"].buffers()
-        return np.frombuffer(offsets, np.int64) if offsets is not None else np.zeros(1, np.int64)
-
-    @cached_property
-    def _rle_data(self) -> memoryview:
-        data = self._annotations["rle"].buffers()[2]
-        return memoryview(data if data is not None else b"")
-
-    @cached_property
-    def _labels(self) -> tuple[_Lists, _Lists, _Lists]:
-        columns = [
-            self._images[name]
-            for name in ("pos_category_ids", "neg_category_ids", "not_exhaustive_category_ids")
-        ]
+    def _labels(self) -> tuple[Lists, Lists, Lists]:
         positive, negative, not_exhaustive = (
-            _Lists(_view(column.values), _view(column.offsets).data) for column in columns
+            Lists(self._images[name])
+            for name in ("pos_category_ids", "neg_category_ids", "not_exhaustive_category_ids")
         )
         return positive, negative, not_exhaustive
 
     @cached_property
-    def _polygon_table(self) -> Any:
+    def _polygons(self) -> Polygons:
         if self.entry.polygons is None:
             raise LayoutError("there are no polygons", where=f"{self.folder}, split {self.name}")
-        return open_polygons(self.folder, self.entry.polygons, self.cache)
-
-    @cached_property
-    def _polygon_ids(self) -> NDArray[np.int64]:
-        return _view(self._polygon_table["ann_id"].combine_chunks())
+        return Polygons(open_polygons(self.folder, self.entry.polygons, self.cache))
 
     @cached_property
     def _panoptic_table(self) -> Any:
@@ -298,21 +271,21 @@ class Split:
 
     @cached_property
     def _panoptic_ids(self) -> NDArray[np.int64]:
-        return _view(self._panoptic_table["image_id"].combine_chunks())
+        return view(self._panoptic_table["image_id"].combine_chunks())
 
     @cached_property
-    def _file_names(self) -> _Strings:
-        return _Strings.view(self._images["file_name"])
+    def _file_names(self) -> Bytes:
+        return Bytes(self._images["file_name"])
 
     @cached_property
-    def _source_keys(self) -> _Strings:
-        return _Strings.view(self._images["source_key"])
+    def _source_keys(self) -> Bytes:
+        return Bytes(self._images["source_key"])
 
     @cached_property
     def _image_columns(self) -> dict[str, memoryview]:
         """Views of the fixed-width columns; one number costs a third of what it does from an array."""
         names = ("image_id", "height", "width", "ann_offset", "ann_count")
-        return {name: _view(self._images[name]).data for name in names}
+        return {name: view(self._images[name]).data for name in names}
 
     @cached_property
     def _origins(self) -> list[str]:
@@ -323,45 +296,14 @@ class Split:
         """Zero-copy views of the fixed-width columns."""
         batch = self._annotations
         columns = {
-            name: _view(batch[name])
+            name: view(batch[name])
             for name in ("ann_id", "category_id", "parent_row", "area", "is_crowd", "is_ignore", "score")
         }
         columns["is_crowd"] = columns["is_crowd"].view(np.bool_)
         columns["is_ignore"] = columns["is_ignore"].view(np.bool_)
-        columns["bbox"] = _view(batch["bbox"].flatten()).reshape(-1, 4)
-        columns["origin"] = _view(batch["origin"].indices)
+        columns["bbox"] = view(batch["bbox"].flatten()).reshape(-1, 4)
+        columns["origin"] = view(batch["origin"].indices)
         return columns
-
-
-class _Lists(NamedTuple):
-    """A column of lists: all values end to end, and where each list starts."""
-
-    values: NDArray[np.int32]
-    offsets: memoryview
-
-    def of(self, row: int) -> NDArray[np.int32]:
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-
-class _Strings(NamedTuple):
-    """A column of strings as bytes end to end, and where each starts: twice as fast as Arrow's scalars."""
-
-    data: memoryview
-    offsets: memoryview
-
-    @classmethod
-    def view(cls, column: pa.StringArray) -> _Strings:
-        _, offsets, data = column.buffers()
-        starts = np.frombuffer(offsets, np.int32) if len(column) else np.zeros(1, np.int32)
-        return cls(memoryview(data if data is not None else b""), starts.data)
-
-    def of(self, row: int) -> str:
-        return str(self.data[self.offsets[row] : self.offsets[row + 1]], "utf-8")
-
-
-def _view(column: pa.Array) -> NDArray[Any]:
-    """The numbers of a column without nulls. Arrow's own ``to_numpy`` imports pandas where there is one."""
-    return np.from_dlpack(column)
 
 
 class Dataset:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from partseg.errors import LayoutError
 from partseg.layout.cache import open_polygons
-from partseg.layout.export.columns import Bytes, Polygons
+from partseg.layout.columns import Bytes, Polygons
 from partseg.layout.reader import Split
 from partseg.layout.records import Category
 from partseg.layout.runs import decode_counts
