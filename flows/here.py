@@ -10,7 +10,8 @@ from flows.runners import Runner
 from partseg.errors import PartsegError
 from pipelines.plan import Plan, Selection
 from pipelines.recipe import CONFIGS
-from pipelines.run import Watcher, stopped_by_sigterm
+from pipelines.run import stopped_by_sigterm
+from pipelines.watch import Watcher
 from pipelines.workspace import Workspace
 
 
@@ -49,6 +50,9 @@ def run_here(
                 downstream=selection.downstream,
                 overrides=overrides or None,
                 workers=workspace.workers,
+                processes=workspace.launch.processes,
+                nodes=workspace.launch.nodes,
+                rendezvous=workspace.launch.rendezvous,
                 runner=runner,
                 runner_address=runner_address,
                 home=str(workspace.home),

@@ -18,7 +18,8 @@ from prefect.artifacts import (
 )
 
 from pipelines.plan import Plan
-from pipelines.run import Result, Run
+from pipelines.run import Run
+from pipelines.watch import Result
 
 INTERVAL = 5.0
 """Seconds between two updates of a progress artifact: each is a call to the server."""

@@ -11,15 +11,18 @@ from typing import Any, Literal
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed
 
+from flows.cancel import CancelCheck, RunCancelled
 from flows.pages import ProgressPage, show_plan, show_report
 from flows.runners import Runner, shard_mapper
 from partseg.datasets.shards import Mapper
 from partseg.errors import PartsegError
 from pipelines.plan import Plan, Row, Selection, make_plan
 from pipelines.recipe import load_recipe
-from pipelines.run import Result, Run, Unwatched, Watcher
+from pipelines.run import Run
+from pipelines.watch import Result, Unwatched, Watcher
 from pipelines.workspace import Workspace
 
 NAMES = {"built": "Completed", "cached": "Cached", "skipped": "Skipped"}
@@ -30,7 +33,7 @@ class Here:
     """What a caller in the same process shares with the flow: Prefect only carries plain data."""
 
     watcher: Watcher = field(default_factory=Unwatched)
-    error: Exception | None = None
+    error: BaseException | None = None
     page: Path | None = None
 
 
@@ -51,6 +54,9 @@ def reproduce(
     overrides: dict[str, Any] | None = None,
     target: Literal["run", "plan"] = "run",
     workers: int = 0,
+    processes: int | Literal["auto"] | None = None,
+    nodes: int | None = None,
+    rendezvous: str | None = None,
     runner: Runner = "local",
     runner_address: str | None = None,
     home: str | None = None,
@@ -70,6 +76,10 @@ def reproduce(
         overrides: ``stage.param`` -> value.
         target: ``plan`` shows what would run, and stops.
         workers: worker processes each stage may start.
+        processes: processes that train, ``auto`` for one per GPU; by default what ``PARTSEG_PROCESSES`` says
+            where the flow runs, or 1.
+        nodes: machines that train; by default ``PARTSEG_NODES``, or 1.
+        rendezvous: ``host:port`` where the other machines find this one; by default ``PARTSEG_RENDEZVOUS``.
         runner: who converts raw data: processes of this machine, a Dask or a Ray cluster.
         runner_address: scheduler of a cluster that is up already; by default one is started here.
         home: partseg's folder for checkpoints, caches and reports.
@@ -85,7 +95,13 @@ def reproduce(
     )
     try:
         workspace = Workspace.open(
-            home=Path(home) if home else None, store=store, raw=folders, workers=workers
+            home=Path(home) if home else None,
+            store=store,
+            raw=folders,
+            workers=workers,
+            processes=processes,
+            nodes=nodes,
+            rendezvous=rendezvous,
         )
         plan = make_plan(load_recipe(recipe, profile=profile, overrides=overrides), workspace, selection)
         show_plan(plan)
@@ -115,6 +131,8 @@ def _run(plan: Plan, workspace: Workspace, here: Here, mapper: Mapper | None) ->
                     raise here.error
             here.page = run.finish()
             show_report(run, here.page)
+    except RunCancelled:
+        return Cancelled(message="stopped; the same run again goes on where this one ended")
     except Exception as error:
         here.error = error
         failed = next((name for name, state in states.items() if not state.is_completed()), None)
@@ -133,6 +151,9 @@ def _run_stage(run: Run, row: Row, before: list[State[Any]], here: Here) -> Stat
     def stage() -> State[dict[str, Any]]:
         try:
             result = run.stage(row.stage)
+        except RunCancelled as error:
+            here.error = error
+            return Cancelled()
         except Exception as error:
             here.error = error
             return Failed(message=_message(error, run, row))
@@ -161,6 +182,7 @@ class _FlowWatcher:
     def __init__(self, inner: Watcher) -> None:
         self.inner = inner
         self.page = ProgressPage()
+        self.check_cancelled = CancelCheck(flow_run.id)
 
     def started(self, row: Row) -> None:
         self.page = ProgressPage()
@@ -173,6 +195,7 @@ class _FlowWatcher:
     def progress(self, stage: str, done: int, total: int, message: str) -> None:
         self.page.update(done, total, message)
         self.inner.progress(stage, done, total, message)
+        self.check_cancelled()
 
     def log(self, stage: str, message: str) -> None:
         get_run_logger().info("%s", message)

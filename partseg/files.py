@@ -1,4 +1,4 @@
-"""Files that appear at once or not at all."""
+"""Files that appear at once or not at all, and where working files go."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def default_cache() -> Path:
+    """Where working files go that can be made again: ``$PARTSEG_CACHE``, or ``.partseg/cache`` here."""
+    return Path(os.environ.get("PARTSEG_CACHE") or Path(".partseg") / "cache")
 
 
 def sha256_file(path: Path) -> str:

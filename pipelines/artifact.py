@@ -9,6 +9,7 @@ from pathlib import Path
 from partseg.datasets.shards import Mapper
 from partseg.errors import SourceError
 from partseg.progress import Progress, Silent
+from pipelines.launch import Launch
 
 Metrics = Mapping[str, float | int | str]
 
@@ -61,7 +62,10 @@ class StageContext:
     Attributes:
         work: a directory that survives an interruption and is found again by the next run of the
             same stage with the same key: the place for checkpoints. Removed once the stage is done.
+        records: the run's own folder for this stage's logs and curves, which are no content; made by the
+            stage if it has any.
         workers: how many worker processes the stage may start; 0 means none.
+        launch: how many processes and machines train.
         listing: the files of the local raw folder, for a stage that lists one
             (:meth:`pipelines.params.StageParams.raw_files`).
         raw_root: that folder.
@@ -70,7 +74,9 @@ class StageContext:
     """
 
     work: Path
+    records: Path | None = None
     workers: int = 0
+    launch: Launch = field(default_factory=Launch)
     listing: Sequence[RawFile] | None = None
     raw_root: Path | None = None
     mapper: Mapper | None = None

@@ -11,6 +11,8 @@ from partseg.layout.manifest import read_manifest
 from pipelines.artifact import Artifact, StageContext
 
 Group = Literal["all", "base", "novel"]
+KindOfClass = Literal["object", "part", "all"]
+"""Which categories are classes: a dataset's objects, its parts, or both."""
 
 
 def open_dataset(artifact: Artifact) -> Dataset:
@@ -22,18 +24,19 @@ def open_dataset(artifact: Artifact) -> Dataset:
 def chosen(
     categories: Sequence[Category],
     *,
-    kind: Literal["object", "part"],
+    kind: KindOfClass,
     group: Group = "all",
 ) -> list[Category]:
-    """The categories of one kind, and of one group where the dataset has groups.
+    """The categories of one kind or of both, and of one group where the dataset has groups.
 
     Raises:
         RecipeError: there are none.
     """
-    found = [c for c in categories if c.kind == kind and group in ("all", c.group)]
+    kinds = ("object", "part") if kind == "all" else (kind,)
+    found = [c for c in categories if c.kind in kinds and group in ("all", c.group)]
     if not found:
         raise RecipeError(
-            f"the dataset has no {kind} categories of group {group}",
+            f"the dataset has no {' or '.join(kinds)} categories of group {group}",
             fix="choose another group, or a dataset whose category table names groups",
         )
     return found

@@ -1,7 +1,8 @@
 """Take a run's children with it when the run is killed.
 
 SIGKILL leaves a process no time to stop its workers or Prefect's temporary server. A tiny watcher
-process notes the run's descendants twice a second and ends those that are left when the run is gone.
+process notes the run's descendants twice a second and ends those that are left when the run is gone. A
+training has a guard of its own (:mod:`pipelines.guard`), which gives it time for a checkpoint.
 Linux only (it reads /proc); elsewhere nothing is watched.
 """
 
@@ -40,8 +41,9 @@ def watch(parent: int) -> None:
     """Wait until ``parent`` is gone, then end what it left behind."""
     known: set[Process] = set()
     while os.getppid() == parent:
-        known = {process for process in known if _start_time(process[0]) == process[1]}
-        known |= _descendants(parent)
+        # A guard looked like its parent for the moment between fork and exec.
+        known = {(pid, t) for pid, t in known if _start_time(pid) == t and not _is_guard(pid)}
+        known |= descendants(parent)
         time.sleep(INTERVAL)
     for wanted in (signal.SIGTERM, signal.SIGKILL):
         left = [pid for pid, started in known if pid != os.getpid() and _start_time(pid) == started]
@@ -53,11 +55,17 @@ def watch(parent: int) -> None:
             time.sleep(0.1)
 
 
-def _descendants(parent: int) -> set[Process]:
+def descendants(parent: int) -> set[Process]:
+    """Every living process below ``parent``, without this one, and without guards and what they guard.
+
+    None where /proc is missing.
+    """
     found: set[Process] = set()
     waiting = [parent]
     while waiting:
         pid = waiting.pop()
+        if pid != parent and _is_guard(pid):
+            continue
         for task in _listed(f"/proc/{pid}/task"):
             with suppress(OSError):
                 waiting += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
@@ -65,6 +73,13 @@ def _descendants(parent: int) -> set[Process]:
         if pid not in (parent, os.getpid()) and started is not None:
             found.add((pid, started))
     return found
+
+
+def _is_guard(pid: int) -> bool:
+    try:
+        return b"\0-m\0pipelines.guard\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _listed(folder: str) -> list[str]:

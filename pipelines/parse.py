@@ -55,7 +55,8 @@ def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: Stage
 
     from partseg.parsing.detector import ModelDetector
     from partseg.parsing.index import BaseImages, BaseIndex
-    from partseg.parsing.parser import Base, parse
+    from partseg.parsing.parser import parse
+    from partseg.parsing.parts import Base
 
     base, images = open_dataset(inputs[params.base]), open_dataset(inputs[params.images])
     taught = chosen(base.categories, kind="part", group=params.base_group)

@@ -9,15 +9,18 @@
       train: {model: {include: models/vlpart_r50.yaml}}
     stages:
       joint: {kind: train, init: swin, schedule: {max_iter: 100}}
+    until: [joint, "eval_*"]             # only these stages and what they are made from; all, if not given
     raw: {pascal_part: ~/data/pascal_part}
+    zoo: vlpart                          # published numbers of the stages: data_manifests/zoos/vlpart.yaml
     published: {joint: {AP: 42.0, cost: 8 GPU days}}
     profiles:                            # `--profile smoke`; configs/profiles/smoke.yaml works too
       smoke: {stages: {joint: {schedule: {max_iter: 5}}}}
 
 Layers are merged in this order: the recipes it extends, the recipe, the profile's file, the inline
 profile, ``--set``. In each, ``every`` comes before ``stages``; mappings merge name by name, lists and
-single values are replaced, and ``STAGE: null`` drops a stage. ``{include: FILE}`` stands for the
-content of a YAML file (beside the recipe or in ``configs/``), so that content enters the key.
+single values are replaced, a mapping over a list of mappings goes to each of them, and ``STAGE: null``
+drops a stage. ``{include: FILE}`` stands for the content of a YAML file (beside the recipe or in
+``configs/``), so that content enters the key.
 """
 
 from __future__ import annotations
@@ -25,17 +28,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from partseg.errors import RecipeError
-from pipelines.graph import order
+from pipelines.graph import ancestors, order
 from pipelines.kinds import KINDS, Kind, Kinds, load_kind
 from pipelines.params import StageParams, refs
 from pipelines.problems import first_problem, suggestion
 from pipelines.yaml_files import include, merge, parse_yaml, read_yaml
+from pipelines.zoo import read_zoo
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -52,6 +57,8 @@ class RecipeFile(BaseModel):
     extends: str | list[str] = Field(default_factory=list)
     every: dict[str, dict[str, Any]] = Field(default_factory=dict)
     stages: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    until: tuple[str, ...] = ()
+    zoo: str | None = None
     raw: dict[str, str] = Field(default_factory=dict)
     published: dict[str, Any] = Field(default_factory=dict)
     profiles: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -77,7 +84,8 @@ class Recipe:
         path: the file.
         stages: in an order in which they can run.
         raw: default folders of raw sources.
-        published: numbers from the literature, per stage; data for the report.
+        zoo: the table of published models that its stages reproduce; see :mod:`pipelines.zoo`.
+        published: numbers from the literature, per stage: those of the zoo, and the recipe's own.
     """
 
     name: str
@@ -87,6 +95,7 @@ class Recipe:
     tags: tuple[str, ...]
     stages: Mapping[str, Stage]
     raw: Mapping[str, Path]
+    zoo: str | None
     published: Mapping[str, Any]
 
     @property
@@ -135,8 +144,11 @@ def load_recipe(
     folders = (path.parent, configs)
     stages = {name: _stage(name, include(item, folders), kinds, path) for name, item in data.items()}
     _check_refs(stages, path)
-    merged: dict[str, Any] = {"raw": {}, "published": {}}
-    for layer, _ in layers:
+    stages = _wanted(stages, layers, overrides or {}, path)
+    zoo = next((layer.zoo for layer, _ in reversed(layers) if layer.zoo), None)
+    merged: dict[str, Any] = {"raw": {}, "published": read_zoo(zoo).published() if zoo else {}}
+    for layer, place in layers:
+        _check_published(layer, layers, place)
         merged = merge(merged, {"raw": layer.raw, "published": layer.published})
     own = layers[[place for _, place in layers].index(path)][0]
     return Recipe(
@@ -147,7 +159,8 @@ def load_recipe(
         tags=own.tags,
         stages={name: stages[name] for name in order({n: s.needs for n, s in stages.items()})},
         raw={name: Path(folder).expanduser() for name, folder in merged["raw"].items()},
-        published=merged["published"],
+        zoo=zoo,
+        published={name: numbers for name, numbers in merged["published"].items() if name in stages},
     )
 
 
@@ -269,6 +282,39 @@ def _check_refs(stages: Mapping[str, Stage], path: Path) -> None:
                     where=f"{path}: stage {stage.name}",
                     fix=suggestion(name, list(stages)),
                 )
+
+
+def _check_published(layer: RecipeFile, layers: Sequence[_Layer], place: Path) -> None:
+    known = [name for file, _ in layers for name in file.stages]
+    for name in layer.published:
+        if name not in known:
+            raise RecipeError(
+                f"published: there is no stage {name}", where=place, fix=suggestion(name, known)
+            )
+
+
+def _wanted(
+    stages: Mapping[str, Stage], layers: Sequence[_Layer], overrides: Iterable[str], path: Path
+) -> dict[str, Stage]:
+    """What the last ``until`` asks for, and everything that is made from."""
+    patterns, place = next(
+        ((file.until, place) for file, place in reversed(layers) if file.until), ((), path)
+    )
+    if not patterns:
+        return dict(stages)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in stages if fnmatchcase(name, pattern)}
+        if not found:
+            raise RecipeError(
+                f"until: there is no stage {pattern}", where=place, fix=suggestion(pattern, list(stages))
+            )
+        chosen |= found
+    kept = ancestors({name: stage.needs for name, stage in stages.items()}, chosen)
+    for name in overrides:
+        if name.partition(".")[0] not in kept:
+            raise RecipeError(f"--set {name}: this recipe does without that stage", where=path)
+    return {name: stage for name, stage in stages.items() if name in kept}
 
 
 def _override(data: dict[str, dict[str, Any]], name: str, value: Any, path: Path) -> None:

@@ -15,10 +15,10 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any
 from uuid import uuid4
 
 from partseg.datasets.shards import Mapper
@@ -33,85 +33,8 @@ from pipelines.plan import Plan, Row
 from pipelines.provenance import plain_metrics, provenance
 from pipelines.raw import listing_digest
 from pipelines.recipe import Stage
+from pipelines.watch import Outcome, Result, StageProgress, Unwatched, Watcher
 from pipelines.workspace import Workspace
-
-Outcome = Literal["built", "cached", "skipped"]
-
-PROGRESS_INTERVAL = 0.1
-"""Seconds between two progress reports that are passed on: stages report from inner loops."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """How one stage went.
-
-    Attributes:
-        stage: its name.
-        kind: its kind.
-        state: built now, found in the store, or not selected.
-        why: reasons, from the plan.
-        key: what the artifact was made from.
-        digest: content digest; None for a skipped stage without an artifact.
-        seconds: wall time in this run.
-        built_seconds: wall time when the artifact was built.
-        size: bytes of the artifact.
-        metrics: what the stage measured when it was built.
-    """
-
-    stage: str
-    kind: str
-    state: Outcome
-    why: tuple[str, ...] = ()
-    key: str | None = None
-    digest: str | None = None
-    seconds: float = 0.0
-    built_seconds: float | None = None
-    size: int | None = None
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Watcher(Protocol):
-    """Whoever wants to see a run go by. Called from the thread that runs the stages."""
-
-    def started(self, row: Row) -> None:
-        """A stage is looked at now."""
-
-    def building(self, row: Row) -> None:
-        """It is not in the store: it runs."""
-
-    def progress(self, stage: str, done: int, total: int, message: str) -> None:
-        """``done`` of ``total`` steps."""
-
-    def log(self, stage: str, message: str) -> None:
-        """A line of the stage's log."""
-
-    def finished(self, result: Result) -> None:
-        """The stage ended well."""
-
-    def failed(self, row: Row, error: BaseException) -> None:
-        """The stage did not."""
-
-
-class Unwatched:
-    """Nobody looks."""
-
-    def started(self, row: Row) -> None:
-        """Do nothing."""
-
-    def building(self, row: Row) -> None:
-        """Do nothing."""
-
-    def progress(self, stage: str, done: int, total: int, message: str) -> None:
-        """Do nothing."""
-
-    def log(self, stage: str, message: str) -> None:
-        """Do nothing."""
-
-    def finished(self, result: Result) -> None:
-        """Do nothing."""
-
-    def failed(self, row: Row, error: BaseException) -> None:
-        """Do nothing."""
 
 
 class Run:
@@ -297,11 +220,13 @@ class Run:
         listing = self.plan.listings.get(stage.name)
         context = StageContext(
             work=state,
+            records=self.folder / stage.name,
             workers=self.workspace.workers,
+            launch=self.workspace.launch,
             listing=listing,
             raw_root=self.plan.raw.get(source) if source is not None and listing is not None else None,
             mapper=self._mapper,
-            progress=_StageProgress(self, stage.name),
+            progress=StageProgress(stage.name, self.folder, self._manifest, self.watcher),
         )
         inputs = {name: self.artifact(name) for name in stage.needs}
         start = time.monotonic()
@@ -338,30 +263,6 @@ class Run:
             elif source in self.plan.raw:
                 roots[source] = self.plan.raw[source]
         return roots
-
-
-@dataclass(slots=True)
-class _StageProgress:
-    """Passes a stage's progress on: to the watcher, now and then, and to the manifest."""
-
-    run: Run
-    stage: str
-    _last: float = 0.0
-
-    def update(self, done: int, total: int, message: str = "") -> None:
-        moment = time.monotonic()
-        if moment - self._last < PROGRESS_INTERVAL and done < total:
-            return
-        self._last = moment
-        for entry in self.run._manifest.data["stages"]:
-            if entry["stage"] == self.stage:
-                entry["progress"] = {"done": done, "total": total, "message": message}
-        self.run.watcher.progress(self.stage, done, total, message)
-
-    def log(self, message: str) -> None:
-        with (self.run.folder / f"{self.stage}.log").open("a", encoding="utf-8") as file:
-            file.write(f"{now()} {message}\n")
-        self.run.watcher.log(self.stage, message)
 
 
 def check_runnable(plan: Plan) -> None:

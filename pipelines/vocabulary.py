@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
-from partseg.vocabulary import EmbeddingTable, build_table
+from partseg.vocabulary import EmbeddingTable, encode, published, resolve
+from partseg.vocabulary.prompts import prompt
 from pipelines.artifact import Artifact, Metrics, StageContext
 from pipelines.inputs import open_dataset
 from pipelines.params import RawLister, Ref, StageParams
+from pipelines.problems import suggestion
 
 VERSION = "1"
 FILE = "embeddings.safetensors"
@@ -22,20 +24,30 @@ class Params(StageParams):
     Local files are named relative to the raw folder ``weights`` (``--raw weights=DIR``).
 
     Attributes:
+        published: published vocabularies (``partseg vocabulary list``), with their own prompts.
         data: datasets whose category names are embedded.
         names: further names.
         encoder: see :func:`partseg.vocabulary.encode`.
-        template: the prompt around each name; the published models use "a {name}".
+        template: the prompt around each name of ``data`` and ``names``; the published models use "a {words}".
         weights: a local file with the encoder's weights; without it open_clip downloads them.
         table: a ready table instead of an encoder: .safetensors, or .npy with one row per name.
     """
 
+    published: tuple[str, ...] = ()
     data: tuple[Ref, ...] = ()
     names: tuple[str, ...] = ()
     encoder: str = "open_clip:RN50"
     template: str = "a {name}"
     weights: str | None = None
     table: str | None = None
+
+    @field_validator("published")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in (known := list(published())):
+                raise ValueError(f"no vocabulary {name!r} is published; {suggestion(name, known)}")
+        return names
 
     @model_validator(mode="after")
     def _one_origin(self) -> Params:
@@ -54,10 +66,14 @@ class Params(StageParams):
 
 
 def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: StageContext) -> Metrics:
-    """Embed every name once, in the order of first mention."""
+    """Embed every name once, in the order of first mention, with its first prompt."""
     datasets = [open_dataset(inputs[ref]) for ref in params.data]
     named = [category.name for dataset in datasets for category in dataset.categories]
-    names = tuple(dict.fromkeys([*named, *params.names]))
+    terms = resolve("+".join(params.published)).terms if params.published else ()
+    prompts = {term.name: term.prompt for term in terms}
+    for name in (*named, *params.names):
+        prompts.setdefault(name, prompt(params.template, name))
+    names = tuple(prompts)
     folder = report.raw_root or Path()
     if params.table:
         ready = EmbeddingTable.load(folder / params.table, names=names)
@@ -67,7 +83,8 @@ def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: Stage
     else:
         report.update(0, len(names), f"names through {params.encoder}")
         weights = folder / params.weights if params.weights else None
-        table = build_table(names, encoder=params.encoder, template=params.template, weights=weights)
+        vectors = encode(list(prompts.values()), params.encoder, weights=weights)
+        table = EmbeddingTable(names=names, vectors=vectors, encoder=params.encoder, template=params.template)
     table.save(out / FILE)
     report.update(len(names), len(names), "names embedded")
     return {"names": len(table.names), "dim": table.dim}

@@ -11,8 +11,13 @@ import yaml
 
 from partseg.errors import RecipeError
 
+try:
+    from yaml import CSafeLoader as _Safe  # several times faster, where PyYAML was built with libyaml
+except ImportError:
+    from yaml import SafeLoader as _Safe  # type: ignore[assignment]
 
-class _Loader(yaml.SafeLoader):
+
+class _Loader(_Safe):
     """YAML 1.2's plain scalars instead of 1.1's; see the module's docstring."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -60,9 +65,16 @@ def parse_yaml(text: str) -> Any:
 
 
 def merge(base: Any, over: Any) -> Any:
-    """``over`` on top of ``base``: mappings are merged name by name, anything else is replaced."""
-    if isinstance(base, Mapping) and isinstance(over, Mapping):
-        return {**base, **{name: merge(base.get(name), value) for name, value in over.items()}}
+    """``over`` on top of ``base``.
+
+    Mappings are merged name by name, a mapping goes on top of each entry of a list of mappings, and anything
+    else is replaced.
+    """
+    if isinstance(over, Mapping):
+        if isinstance(base, Mapping):
+            return {**base, **{name: merge(base.get(name), value) for name, value in over.items()}}
+        if isinstance(base, list) and base and all(isinstance(entry, Mapping) for entry in base):
+            return [merge(entry, over) for entry in base]
     return over
 
 

@@ -51,6 +51,30 @@ Settings = Annotated[
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Worker processes each stage may start. (Default: one per core.)")
 ]
+Processes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="Processes that train, or one per GPU; 0 trains in this one. "
+        "(Default: $PARTSEG_PROCESSES or 1.)",
+    ),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Machines that train, this one and others that share the home folder. "
+        "(Default: $PARTSEG_NODES or 1.)",
+    ),
+]
+Rendezvous = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Where the other machines find this one. (Default: $PARTSEG_RENDEZVOUS.)",
+    ),
+]
 
 
 def read_recipe(name: str, profile: str | None, sets: Sequence[str] | None) -> Recipe:
@@ -88,14 +112,28 @@ def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:
 
 
 def open_workspace(
-    *, store: str | None = None, raw: Sequence[str] | None = None, workers: int | None = None
+    *,
+    store: str | None = None,
+    raw: Sequence[str] | None = None,
+    workers: int | None = None,
+    processes: str | None = None,
+    nodes: int | None = None,
+    rendezvous: str | None = None,
 ) -> Workspace:
-    """The folders and the store of a command."""
+    """The folders and the store of a command, and what trains."""
+    from pipelines.launch import parse_processes
     from pipelines.workspace import Workspace
 
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Workspace.open(store=store, raw=parse_raw(raw), workers=workers)
+    return Workspace.open(
+        store=store,
+        raw=parse_raw(raw),
+        workers=workers,
+        processes=None if processes is None else parse_processes(processes, where="--processes"),
+        nodes=nodes,
+        rendezvous=rendezvous,
+    )
 
 
 def make_selection(

@@ -14,6 +14,13 @@ from partseg.errors import SourceError
 
 if TYPE_CHECKING:
     from partseg.predict.photos import PhotoFile
+    from partseg.predict.prediction import NamedClass
+
+MOST_ROWS = 40
+"""Lines of the table of one photo."""
+
+MOST_OBJECTS = 5
+"""Objects named in a note."""
 
 MOST_NAMED = 20
 """Photos named in the last line if they could not be read; --json names all."""
@@ -30,10 +37,18 @@ def predict(
         str | None,
         typer.Option(
             metavar="NAME|WORDS|FILE",
-            help="What to look for: a dataset's name (pascal_part; voc+pascal_part for objects, too), words "
+            help="What to look for: a dataset's name (pascal_part, voc+pascal_part, lvis, ...), words "
             "('dog,dog:head'), or a file of names. (Default: what the model was trained with.)",
         ),
     ] = None,
+    no_objects: Annotated[
+        bool,
+        typer.Option(
+            "--no-objects",
+            help="Only what the vocabulary names. Else the objects of its parts are looked for, too, where "
+            "it has parts alone (pascal_part), so that each part finds its object.",
+        ),
+    ] = False,
     encoder: Annotated[
         str | None,
         typer.Option(help="What turns names into vectors. (Default: the model's own, or open_clip:RN50.)"),
@@ -51,7 +66,17 @@ def predict(
     ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Photos computed at once.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda.")] = "auto",
-    amp: Annotated[str | None, typer.Option(help="bf16: compute with 16 bits; for CUDA.")] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="float32|bf16",
+            help="bf16: backbone and pyramid with 16 bits; faster on most GPUs and some processors.",
+        ),
+    ] = "float32",
+    compile_: Annotated[
+        bool,
+        typer.Option("--compile", help="Translate the network first; takes minutes, pays for many photos."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find objects and their parts in photos.
@@ -75,7 +100,9 @@ def predict(
         embeddings=embeddings,
         device=device,
         score=score,
-        amp=amp,
+        objects=not no_objects,
+        precision=precision,
+        compile=compile_,
     )
     settings = {
         "weights": weights_digest(weights),
@@ -83,7 +110,7 @@ def predict(
         "text_weights": None if text_weights is None else str(text_weights),
         "embeddings": None if embeddings is None else str(embeddings),
         "score": score,
-        "amp": amp,
+        "precision": precision,
     }
     folder = PredictionsFolder(
         out, predictor.classes, settings, overlays=not no_overlays, crops=crops, overwrite=overwrite
@@ -91,6 +118,12 @@ def predict(
     with Bar("photos") as bar:
         outcome = predict_photos(predictor, files, folder, batch=batch, report=bar)
     totals = folder.finish()
+    alone = _without_object(predictor.classes)
+    if embeddings is not None and vocabulary is not None and alone and not (no_objects or as_json):
+        named = ", ".join(alone[:MOST_OBJECTS]) + (", ..." if len(alone) > MOST_OBJECTS else "")
+        console().print(
+            f"note: the embeddings have no row for every object ({named}), so parts have none", soft_wrap=True
+        )
     if as_json:
         content = {
             "out": str(out),
@@ -116,6 +149,12 @@ def predict(
         raise _not_read(files, outcome.failures)
 
 
+def _without_object(classes: tuple[NamedClass, ...]) -> list[str]:
+    """Names of the objects whose parts are looked for, while they are not."""
+    parts = (item.name for item in classes if item.kind == "part" and item.owner < 0)
+    return list(dict.fromkeys(name.partition(":")[0] for name in parts))
+
+
 def _print_detections(content: dict[str, Any]) -> None:
     """A line per object, with its parts, and per part without one."""
     found = content["detections"]
@@ -130,7 +169,9 @@ def _print_detections(content: dict[str, Any]) -> None:
             box = " ".join(f"{value:.0f}" for value in item["box_xyxy"])
             rows.append([item["name"], f"{item['score']:.2f}", box, ", ".join(parts)])
     if rows:
-        print_table(["name", "score", "box", "parts"], rows)
+        print_table(["name", "score", "box", "parts"], rows[:MOST_ROWS])
+    if len(rows) > MOST_ROWS:
+        console().print(f"and {len(rows) - MOST_ROWS:,} more, see the picture and the JSON file")
 
 
 def _not_read(files: list[PhotoFile], failures: tuple[SourceError, ...]) -> SourceError:

@@ -33,6 +33,9 @@ def run(
     downstream: options.Downstream = False,
     set_: options.Set = None,
     workers: options.Workers = None,
+    processes: options.Processes = None,
+    nodes: options.Nodes = None,
+    rendezvous: options.Rendezvous = None,
     runner: Annotated[
         Runner, typer.Option(help="Who converts raw data: this machine's processes or a cluster.")
     ] = "local",
@@ -53,7 +56,14 @@ def run(
 
     if no_prefect and (runner != "local" or runner_address is not None):
         raise RecipeError("a cluster is used through Prefect", fix="leave out --no-prefect or --runner")
-    workspace = options.open_workspace(store=store, raw=raw, workers=workers)
+    workspace = options.open_workspace(
+        store=store,
+        raw=raw,
+        workers=workers,
+        processes=processes,
+        nodes=nodes,
+        rendezvous=rendezvous,
+    )
     selection = options.make_selection(only, from_, until, force, downstream)
     loaded = options.read_recipe(recipe, profile, set_)
     plan = make_plan(loaded, workspace, selection)

@@ -14,7 +14,7 @@ from partseg.cli.tables import console, paint, seconds_text
 
 if TYPE_CHECKING:
     from pipelines.plan import Plan, Row
-    from pipelines.run import Result
+    from pipelines.watch import Result
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two progress lines where nothing can move."""
@@ -22,7 +22,7 @@ MOST_METRICS = 4
 
 
 class Show:
-    """Watches a run (see :class:`pipelines.run.Watcher`) and prints it."""
+    """Watches a run (see :class:`pipelines.watch.Watcher`) and prints it."""
 
     def __init__(self, plan: Plan) -> None:
         self.places = {row.stage: place for place, row in enumerate(plan.rows, 1)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Look at, check, share and clean the store of finished artifacts.", no_args_is_help=True
 )
+
+_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def _bytes(text: str) -> int:
+    """``50GB`` as bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?B)", text)
+    if found is None:
+        raise typer.BadParameter(f"{text} is not a size; write it like 500MB or 1.5TB")
+    return round(float(found[1]) * _UNITS[found[2]])
+
 
 Artifact = Annotated[
     str, typer.Argument(metavar="ARTIFACT", help="RECIPE/STAGE (its last artifact), or the start of a key.")
@@ -202,12 +214,24 @@ def gc(
     grace: Annotated[
         float, typer.Option(min=0, metavar="DAYS", help="Keep what is younger than this.")
     ] = 7.0,
+    max_size: Annotated[
+        Any,
+        typer.Option(
+            parser=_bytes,
+            metavar="SIZE",
+            help="Remove only as much as it takes to come down to this (such as 50GB), least recently used "
+            "artifacts first. (Default: remove all that no recipe names.)",
+        ),
+    ] = None,
 ) -> None:
-    """Free the space of artifacts that no recipe names any more; a dry run by default."""
+    """Free the space of artifacts that no recipe names any more; a dry run by default.
+
+    What a recipe names as a stage's last artifact and what is pinned is never removed.
+    """
     from partseg.store.gc import DAY, collect, find_garbage
 
     opened = _open(store)
-    garbage = find_garbage(opened, grace=grace * DAY)
+    garbage = find_garbage(opened, grace=grace * DAY, max_size=max_size)
     for key in garbage.keys:
         action = opened.action(key)
         print(f"{key[:12]} {action.facts.get('stage', '') if action else ''}")
@@ -216,6 +240,9 @@ def gc(
     verb = "freed" if delete else "would free"
     count = f"{len(garbage.keys)} artifacts and {len(garbage.files)} files"
     print(f"{verb} {size_text(garbage.size)}: {count}{'' if delete else '; --delete does it'}")
+    if max_size is not None and garbage.left > max_size:
+        why = f"named by recipes, pinned or younger than {grace:g} days"
+        print(f"{size_text(garbage.left)} stay, more than {size_text(max_size)}: they are {why}")
 
 
 @app.command()

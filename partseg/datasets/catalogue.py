@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from partseg.datasets.source import SourceModule
 from partseg.errors import SourceError
+from partseg.validation import faults
 
 SOURCES = (
     "partimagenet_supercat",
@@ -53,8 +54,5 @@ def source_options(source: str, options: Mapping[str, Any]) -> BaseModel:
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
-        )
         known = ", ".join(model.model_fields)
-        raise SourceError(f"options of {source}: {problems}", fix=f"known options: {known}") from error
+        raise SourceError(f"options of {source}: {faults(error)}", fix=f"known options: {known}") from error

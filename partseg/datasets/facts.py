@@ -11,6 +11,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from partseg.errors import SourceError
+from partseg.validation import faults
 
 FOLDER = Path(__file__).parents[2] / "data_manifests"
 
@@ -200,7 +201,8 @@ def data_manifest(name: str) -> DataManifest:
             f"no manifest for the dataset {name!r}", where=path, fix=f"there are: {known}"
         ) from None
     except (ValidationError, yaml.YAMLError) as error:
-        raise SourceError(f"the manifest is not valid ({error})", where=path) from error
+        what = faults(error) if isinstance(error, ValidationError) else error
+        raise SourceError(f"the manifest is not valid ({what})", where=path) from error
     if manifest.name != name:
         raise SourceError(f"the manifest calls itself {manifest.name!r}", where=path)
     return manifest

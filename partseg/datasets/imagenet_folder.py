@@ -18,11 +18,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from partseg.datasets.facts import category_facts
+from partseg.datasets.formats.class_folders import image_names, too_large
+from partseg.datasets.formats.missing import first_few
 from partseg.datasets.source import Raw
 from partseg.errors import SourceError
-from partseg.layout import Category, Finding, ImageRow, Record, image_size
-
-_SUFFIXES = {".jpeg", ".jpg", ".png"}
+from partseg.layout import Category, ImageRow, Record, image_size
 
 
 class Options(BaseModel):
@@ -73,14 +73,13 @@ def files(root: Path, options: Options) -> list[str]:
     found: list[str] = []
     problems: list[str] = []
     for folder in sorted(options.folders()):
-        names = _images(root / folder)
+        names = image_names(root / folder)
         if not names:
             problems.append(f"{folder}/*.JPEG")
         found += [f"{folder}/{name}" for name in names[: options.per_class]]
     if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise SourceError(
-            f"not a folder of class folders, missing: {', '.join(problems[:5])}{more}",
+            f"not a folder of class folders, missing: {first_few(problems, 5)}",
             where=root,
             fix="name the folder of the class folders, or list the classes it has in the option classes",
         )
@@ -119,10 +118,8 @@ def _read(path: Path, key: str, label: int, max_side: int | None) -> Record:
     except FileNotFoundError:
         raise SourceError("the image is missing", where=path, fix="check the raw folder") from None
     height, width = image_size(content, path)
-    if max_side is not None and max(height, width) > max_side:
-        message = f"{height}x{width} (height x width) is larger than {max_side} pixels"
-        finding = Finding(source_key=key, reason="image-too-large", message=message, image_dropped=True)
-        return Record(image=None, findings=(finding,))
+    if dropped := too_large(key, (height, width), max_side):
+        return dropped
     row = ImageRow(
         file_name=key,
         height=height,
@@ -132,9 +129,3 @@ def _read(path: Path, key: str, label: int, max_side: int | None) -> Record:
         pos_category_ids=(label,),
     )
     return Record(image=row)
-
-
-def _images(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)

@@ -23,12 +23,13 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from partseg.datasets.facts import category_facts
+from partseg.datasets.formats.class_folders import image_names, too_large
+from partseg.datasets.formats.missing import first_few
 from partseg.datasets.source import Raw
 from partseg.errors import SourceError
-from partseg.layout import Category, Finding, ImageRow, Record, image_size
+from partseg.layout import Category, ImageRow, Record, image_size
 
 _FACTS = "imagenet_subsets"
-_SUFFIXES = (".jpeg", ".jpg", ".png")
 _SPLIT = "train"
 _GET_IT = "name the folder of ImageNet's class folders"
 
@@ -166,10 +167,8 @@ def _read(root: Path, key: _Key, max_side: int) -> Record:
             f"cannot be read ({error.strerror})", where=path, fix="check the raw folder"
         ) from error
     height, width = image_size(content, path)
-    if max(height, width) > max_side:
-        message = f"{height}x{width} (height x width) is larger than {max_side} pixels"
-        finding = Finding(source_key=str(key), reason="image-too-large", message=message, image_dropped=True)
-        return Record(image=None, findings=(finding,))
+    if dropped := too_large(str(key), (height, width), max_side):
+        return dropped
     with Image.open(io.BytesIO(content)) as image:
         stored = image.size
     row = ImageRow(
@@ -216,14 +215,9 @@ def _images(root: Path, options: Options) -> Mapping[str, list[str]]:
     wnids = options.wnids()
     missing = [wnid for wnid in wnids if not (root / wnid).is_dir()]
     if missing and (not options.allow_missing or len(missing) == len(wnids)):
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise SourceError(
-            f"class folders are missing: {', '.join(missing[:5])}{more}",
+            f"class folders are missing: {first_few(missing, 5)}",
             where=root,
             fix=f"{_GET_IT}, or set allow_missing to convert what is there",
         )
-    return {
-        wnid: sorted(path.name for path in (root / wnid).iterdir() if path.name.lower().endswith(_SUFFIXES))
-        for wnid in wnids
-        if wnid not in set(missing)
-    }
+    return {wnid: image_names(root / wnid) for wnid in wnids if wnid not in set(missing)}

@@ -11,12 +11,10 @@ See :mod:`partseg.datasets.formats.paco` for the format.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from partseg.datasets.formats.coco_file import Format
 from partseg.datasets.formats.coco_options import CocoOptions
-from partseg.datasets.formats.coco_source import CocoSource
-from partseg.datasets.formats.paco import PARENT_KEY, paco_categories
+from partseg.datasets.formats.paco import paco_source
 
 
 class Options(CocoOptions):
@@ -28,17 +26,9 @@ class Options(CocoOptions):
     splits: tuple[str, ...] = ("train", "val", "test")
 
 
-def _photo(split: str, image: Mapping[str, Any], options: CocoOptions) -> str:
-    return f"images/{image['file_name']}"
-
-
-_SOURCE = CocoSource(
-    Format(
-        fix="unpack paco_ego4d_v1.zip into annotations, and the frames (Ego4D's paco_frames) into images",
-        photo=_photo,
-        categories=paco_categories,
-        parent_key=PARENT_KEY,
-    )
+_SOURCE = paco_source(
+    fix="unpack paco_ego4d_v1.zip into annotations, and the frames (Ego4D's paco_frames) into images",
+    photos="images/",
 )
 files = _SOURCE.files
 categories = _SOURCE.categories

@@ -11,12 +11,10 @@ See :mod:`partseg.datasets.formats.paco` for the format.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from partseg.datasets.formats.coco_file import Format
 from partseg.datasets.formats.coco_options import CocoOptions
-from partseg.datasets.formats.coco_source import CocoSource
-from partseg.datasets.formats.paco import PARENT_KEY, paco_categories
+from partseg.datasets.formats.paco import paco_source
 
 
 class Options(CocoOptions):
@@ -28,20 +26,8 @@ class Options(CocoOptions):
     splits: tuple[str, ...] = ("train", "val", "test")
 
 
-def _photo(split: str, image: Mapping[str, Any], options: CocoOptions) -> str:
-    """File names begin with COCO's folder."""
-    name: str = image["file_name"]
-    return name
-
-
-_SOURCE = CocoSource(
-    Format(
-        fix="unpack paco_lvis_v1.zip into annotations, and COCO's photos beside it",
-        photo=_photo,
-        categories=paco_categories,
-        parent_key=PARENT_KEY,
-    )
-)
+# File names begin with COCO's folder.
+_SOURCE = paco_source(fix="unpack paco_lvis_v1.zip into annotations, and COCO's photos beside it", photos="")
 files = _SOURCE.files
 categories = _SOURCE.categories
 splits = _SOURCE.splits

@@ -20,7 +20,7 @@ from partseg.datasets.formats.coco_options import CocoOptions
 from partseg.datasets.formats.coco_source import CocoSource
 from partseg.datasets.partimagenet import FIX, part_objects, photo, supercategories
 from partseg.datasets.source import Raw
-from partseg.layout import Category, Finding, Record
+from partseg.layout import Category, Record
 
 
 class Options(CocoOptions):
@@ -86,8 +86,7 @@ def read(raw: Raw, split: str, keys: Sequence[str], options: Options) -> Iterato
             yield record
         elif label is None:
             message = f"the first annotation of image {key} has no category of PartImageNet"
-            finding = Finding(source_key=key, reason="unknown-category", message=message, image_dropped=True)
-            yield Record(image=None, findings=[*record.findings, finding])
+            yield Record.dropped(key, "unknown-category", message, record.findings)
         else:
             name = record.image.file_name.split("/", 1)[1]
             extra = {**(record.image.extra or {}), "file_name": name}

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict
 
 from partseg.datasets.facts import category_facts
 from partseg.datasets.formats.matlab import load_variable
+from partseg.datasets.formats.missing import files_missing
 from partseg.datasets.formats.voc_folder import object_names, read_lists
 from partseg.datasets.source import Raw
 from partseg.errors import SourceError
@@ -138,12 +139,9 @@ def read(raw: Raw, split: str, keys: Sequence[str], options: Options) -> Iterato
 
 def _read(root: Path, key: str, allow_missing: bool) -> Record:
     mat, image = root / _MATS / f"{key}.mat", root / _IMAGES / f"{key}.jpg"
-    missing = [str(path.relative_to(root)) for path in (mat, image) if not path.is_file()]
-    if missing:
-        what = f"missing: {', '.join(missing)}"
-        if not allow_missing:
-            raise SourceError(what, where=root, fix=_GET_IT)
-        return _dropped(key, "files-missing", what)
+    needed = (f"{_MATS}/{key}.mat", f"{_IMAGES}/{key}.jpg")
+    if dropped := files_missing(root, key, needed, allow_missing, _GET_IT):
+        return dropped
     content, xml = image.read_bytes(), root / _XMLS / f"{key}.xml"
     height, width = image_size(content, image)
     objects = _load(mat, key)
@@ -315,8 +313,3 @@ def _part_id(mat: Path, object_name: str, name: str, part_ids: dict[str, int | N
             fix=f"repair the file, or add the name to raw_parts of {object_name} in {_FACTS}",
         )
     return part_ids[family]
-
-
-def _dropped(key: str, reason: str, message: str) -> Record:
-    finding = Finding(source_key=key, reason=reason, message=message, image_dropped=True)
-    return Record(image=None, findings=(finding,))

@@ -23,6 +23,7 @@ from xml.etree.ElementTree import Element
 from pydantic import BaseModel, ConfigDict
 
 from partseg.datasets.facts import category_facts
+from partseg.datasets.formats.missing import files_missing
 from partseg.datasets.formats.voc_folder import fields, read_lists
 from partseg.datasets.formats.xml_files import read_xml
 from partseg.datasets.source import Raw
@@ -138,13 +139,9 @@ def _read(root: Path, key: str, options: Options) -> Record:
     xml = root / options.folder / "Annotations" / f"{key}.xml"
     file_name = f"{options.folder}/JPEGImages/{key}.jpg"
     image = root / file_name
-    missing = [path.relative_to(root).as_posix() for path in (xml, image) if not path.is_file()]
-    if missing:
-        what = f"missing: {', '.join(missing)}"
-        if not options.allow_missing:
-            raise SourceError(what, where=root, fix=_GET_IT)
-        finding = Finding(source_key=key, reason="files-missing", message=what, image_dropped=True)
-        return Record(image=None, findings=(finding,))
+    needed = (f"{options.folder}/Annotations/{key}.xml", file_name)
+    if dropped := files_missing(root, key, needed, options.allow_missing, _GET_IT):
+        return dropped
     tree = read_xml(xml, _GET_IT)
     if tree.tag != "annotation":
         raise SourceError(f"the annotation is damaged (it begins with {tree.tag})", where=xml, fix=_GET_IT)

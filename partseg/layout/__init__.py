@@ -7,7 +7,7 @@ run-length masks, :mod:`partseg.layout.export.coco` the COCO export, :mod:`parts
 from partseg.layout.batches import Chunk, encode
 from partseg.layout.images import image_size, read_rgb
 from partseg.layout.manifest import Manifest
-from partseg.layout.reader import Dataset, ImageRecord, Split
+from partseg.layout.reader import Dataset
 from partseg.layout.records import AnnotationRow, Category, Finding, ImageRow, PanopticMap, Record
 from partseg.layout.runs import (
     Runs,
@@ -23,6 +23,7 @@ from partseg.layout.runs import (
     runs_to_segments,
 )
 from partseg.layout.schema import FORMAT_VERSION
+from partseg.layout.split import ImageRecord, Split
 from partseg.layout.writer import DatasetWriter
 
 __all__ = [

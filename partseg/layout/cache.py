@@ -7,7 +7,10 @@ millisecond and no private memory, and all worker processes share its pages.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from partseg.errors import LayoutError
 from partseg.files import replacing_file, sha256_file
 from partseg.layout.manifest import FileEntry
 from partseg.layout.schema import ANNOTATIONS, IMAGES, read_parquet
+
+_FOLDER = "layout"
 
 # Bump when the columns below change; old files are then simply not found.
 _VERSION = 2
@@ -58,9 +63,36 @@ _ANNOTATION_COLUMNS = [
 ]
 
 
-def default_cache() -> Path:
-    """``$PARTSEG_CACHE``, or ``.partseg/cache`` in the current folder."""
-    return Path(os.environ.get("PARTSEG_CACHE") or Path(".partseg") / "cache")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkingFile:
+    """One file of a cache.
+
+    Attributes:
+        size: bytes.
+        idle: seconds since it was made or last opened.
+        finished: it has its final name; others are being written, or were left by a writer that was killed.
+    """
+
+    path: Path
+    size: int
+    idle: float
+    finished: bool
+
+
+def working_files(cache: Path) -> list[WorkingFile]:
+    """What a cache holds of datasets, in no particular order.
+
+    Any of it may be removed at any time, except a file that is being written: it is made again when it is
+    needed, and whoever has it open keeps it.
+    """
+    found, now = [], time.time()
+    for path in (cache / _FOLDER).glob("*"):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            finished = not path.name.startswith(".")
+            idle = now - status.st_mtime
+            found.append(WorkingFile(path=path, size=status.st_size, idle=idle, finished=finished))
+    return found
 
 
 def open_images(folder: Path, entry: FileEntry, cache: Path) -> pa.RecordBatch:
@@ -90,8 +122,10 @@ def open_panoptic(folder: Path, entry: FileEntry, cache: Path) -> Any:
 def _open(
     folder: Path, entry: FileEntry, cache: Path, kind: str, build: Callable[[Path], Iterator[pa.RecordBatch]]
 ) -> pa.ipc.RecordBatchFileReader:
-    path = cache / "layout" / f"{entry.sha256}.{kind}.v{_VERSION}.arrow"
+    path = cache / _FOLDER / f"{entry.sha256}.{kind}.v{_VERSION}.arrow"
     if path.exists():
+        with suppress(OSError):
+            os.utime(path)  # see WorkingFile.idle
         try:
             return _map(path)
         except (pa.ArrowInvalid, OSError):  # damaged on disk: it is only a cache

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, overload
 
 from partseg.errors import PartsegError
-from partseg.layout.reader import Dataset, Split
+from partseg.layout.reader import Dataset
+from partseg.layout.split import Split
 
 __all__ = ["DatasetDicts", "register"]
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from partseg.errors import FormatTooNew, FormatTooOld, LayoutError
 from partseg.layout.schema import FORMAT_VERSION
+from partseg.validation import faults
 
 MANIFEST = "dataset.json"
 # The oldest release that reads FORMAT_VERSION; written into every dataset so that an older one can name it.
@@ -103,9 +104,10 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError("not a JSON object")
         newer_minor = _check_version(path, content)
         return Manifest.model_validate(content, extra="ignore" if newer_minor else "forbid")
-    except (ValueError, ValidationError) as error:
+    except ValueError as error:
+        what = faults(error) if isinstance(error, ValidationError) else error
         raise LayoutError(
-            f"the manifest is damaged ({error})", where=path, fix="fetch or convert the dataset again"
+            f"the manifest is damaged ({what})", where=path, fix="fetch or convert the dataset again"
         ) from error
 
 

@@ -148,3 +148,16 @@ class Record:
     annotations: Sequence[AnnotationRow] = ()
     panoptic: PanopticMap | None = None
     findings: Sequence[Finding] = ()
+
+    @classmethod
+    def dropped(cls, key: str, reason: str, message: str, others: Sequence[Finding] = ()) -> Record:
+        """An image that cannot be used.
+
+        Args:
+            key: the record's name in the source.
+            reason: short code, as in :class:`Finding`.
+            message: one sentence for a person.
+            others: what was found before that.
+        """
+        finding = Finding(source_key=key, reason=reason, message=message, image_dropped=True)
+        return cls(image=None, findings=(*others, finding))

@@ -109,6 +109,15 @@ FINDINGS = _table(
 )
 
 # Sorted ids shrink 25-fold as deltas; run-lengths are nearly all different, so a dictionary only costs time.
+TABLES = {
+    "images": IMAGES,
+    "annotations": ANNOTATIONS,
+    "findings": FINDINGS,
+    "polygons": POLYGONS,
+    "panoptic": PANOPTIC,
+}
+"""The tables a split may have."""
+
 _DELTAS = ("ann_id", "image_id", "parent_id", "ann_offset", "source_id", "source_row")
 _NO_DICTIONARY = (
     *_DELTAS,

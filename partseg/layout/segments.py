@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from partseg.layout.reader import Split
+from partseg.layout.split import Split
 
 ANNOTATION = "panoptic_annotation"
 """Key of an image's extra: fields of its annotation that are not modelled, a file name that does not follow

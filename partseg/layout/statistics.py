@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from partseg.layout.reader import Dataset, Split
+from partseg.layout.reader import Dataset
+from partseg.layout.split import Split
 
 _KINDS = ("object", "part", "stuff")
 # COCO's bounds of small and medium areas.

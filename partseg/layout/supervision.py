@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from partseg.layout.reader import ImageRecord
 from partseg.layout.records import Category
 from partseg.layout.runs import rle_decode_many
+from partseg.layout.split import ImageRecord
 
 
 def to_detections(record: ImageRecord, categories: Sequence[Category]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset as TorchDataset
 
-from partseg.layout.reader import ImageRecord, Split
 from partseg.layout.runs import rle_decode_many
+from partseg.layout.split import ImageRecord, Split
 
 __all__ = ["TorchSplit", "collate"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,93 +14,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from partseg.errors import LayoutError
-from partseg.files import sha256_file, write_file
+from partseg.files import write_file
 from partseg.layout.batches import Chunk, encode, encode_categories
 from partseg.layout.files import NewFolder
-from partseg.layout.manifest import MANIFEST, READER, FileEntry, Manifest, SplitEntry
+from partseg.layout.manifest import MANIFEST, READER, Manifest, SplitEntry
 from partseg.layout.records import Category, Record
-from partseg.layout.schema import (
-    ANNOTATIONS,
-    CATEGORIES,
-    FINDINGS,
-    FORMAT_VERSION,
-    IMAGES,
-    PANOPTIC,
-    POLYGONS,
-    ROW_GROUP,
-    parquet_writer,
-)
+from partseg.layout.schema import ANNOTATIONS, CATEGORIES, FORMAT_VERSION
+from partseg.layout.table_files import SplitFiles, TableFile
 
 _BUFFERED_RECORDS = 256
-
-
-class _TableFile:
-    """A parquet file that fills row groups of exactly ROW_GROUP rows, however its rows arrive."""
-
-    def __init__(self, root: Path, path: str, schema: pa.Schema) -> None:
-        self.path, self.rows = path, 0
-        self._root, self._schema = root, schema
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        self._writer = parquet_writer(root / path, schema)
-        self._pending: list[pa.RecordBatch] = []
-        self._waiting = 0
-
-    def append(self, batch: pa.RecordBatch) -> None:
-        self._pending.append(batch)
-        self._waiting += batch.num_rows
-        self.rows += batch.num_rows
-        if self._waiting >= ROW_GROUP:
-            self._write(self._waiting - self._waiting % ROW_GROUP)
-
-    def close(self) -> FileEntry:
-        self._write(self._waiting)
-        self._writer.close()
-        full = self._root / self.path
-        return FileEntry(path=self.path, rows=self.rows, bytes=full.stat().st_size, sha256=sha256_file(full))
-
-    def abandon(self) -> None:
-        with suppress(OSError):  # the full disk that made us give up
-            self._writer.close()
-        self._writer.is_open = False  # or it tries again when it is collected, and says so
-
-    def _write(self, rows: int) -> None:
-        if not rows:
-            return
-        table = pa.Table.from_batches(self._pending, self._schema)
-        self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=ROW_GROUP)
-        rest = table.slice(rows).combine_chunks()
-        self._pending = rest.to_batches()
-        self._waiting -= rows
-
-
-class _SplitFiles:
-    """The tables of one split and what has been counted in them."""
-
-    def __init__(self, root: Path, name: str) -> None:
-        self._root, self._name = root, name
-        self.images = _TableFile(root, f"images/{name}.parquet", IMAGES)
-        self.annotations = _TableFile(root, f"annotations/{name}.parquet", ANNOTATIONS)
-        self.findings = _TableFile(root, f"findings/{name}.parquet", FINDINGS)
-        self.polygons: _TableFile | None = None
-        self.panoptic: _TableFile | None = None
-        self.records = self.dropped = self.objects = self.parts = 0
-
-    def add_polygons(self, batch: pa.RecordBatch) -> None:
-        if batch.num_rows and self.polygons is None:
-            self.polygons = _TableFile(self._root, f"annotations/{self._name}.polygons.parquet", POLYGONS)
-        if self.polygons is not None:
-            self.polygons.append(batch)
-
-    def add_panoptic(self, batch: pa.RecordBatch) -> None:
-        if batch.num_rows and self.panoptic is None:
-            self.panoptic = _TableFile(self._root, f"panoptic/{self._name}.parquet", PANOPTIC)
-        if self.panoptic is not None:
-            self.panoptic.append(batch)
-
-    def abandon(self) -> None:
-        for table in (self.images, self.annotations, self.findings, self.polygons, self.panoptic):
-            if table is not None:
-                table.abandon()
 
 
 class DatasetWriter:
@@ -161,7 +82,7 @@ class DatasetWriter:
         self._details = {split: dict(content) for split, content in (details or {}).items()}
         self._next_image = self._next_ann = 1
         self._reasons: Counter[str] = Counter()
-        self._splits: dict[str, _SplitFiles] = {}
+        self._splits: dict[str, SplitFiles] = {}
         self._buffer: list[Record] = []
         self._buffer_split = ""
         self._folder = NewFolder(Path(out))
@@ -211,11 +132,11 @@ class DatasetWriter:
         """Part annotations written so far."""
         return sum(files.parts for files in self._splits.values())
 
-    def _files(self, split: str) -> _SplitFiles:
+    def _files(self, split: str) -> SplitFiles:
         if split not in self._splits:
             if not split or not all(c.isalnum() or c in "-_." for c in split) or split.startswith("."):
                 raise LayoutError(f"{split!r} cannot name a split", fix="use letters, digits, - and _")
-            self._splits[split] = _SplitFiles(self._folder.path, split)
+            self._splits[split] = SplitFiles(self._folder.path, split)
         return self._splits[split]
 
     def _flush(self) -> None:
@@ -281,7 +202,7 @@ class DatasetWriter:
         if not self._splits:
             raise LayoutError("a dataset needs at least one split", where=self._folder.out)
         root = self._folder.path
-        table = _TableFile(root, "categories.parquet", CATEGORIES)
+        table = TableFile(root, "categories.parquet", CATEGORIES)
         table.append(encode_categories(self._categories))
         manifest = Manifest(
             format_version=FORMAT_VERSION,
@@ -294,7 +215,7 @@ class DatasetWriter:
         write_file(root / MANIFEST, manifest.to_bytes())
         self._folder.commit()
 
-    def _split_entry(self, name: str, files: _SplitFiles) -> SplitEntry:
+    def _split_entry(self, name: str, files: SplitFiles) -> SplitEntry:
         required = self._required.get(name, files.records)
         if not files.images.rows + files.dropped == files.records == required:
             raise LayoutError(

@@ -31,4 +31,4 @@ def grid_anchors(height: int, width: int, stride: int, cell: Tensor) -> Tensor:
     x = torch.arange(width, dtype=torch.float32, device=cell.device) * stride
     y, x = torch.meshgrid(y, x, indexing="ij")
     shifts = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
-    return (shifts + cell).reshape(-1, 4)
+    return (shifts + cell.float()).reshape(-1, 4)

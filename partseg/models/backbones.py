@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from abc import ABC, abstractmethod
 from typing import Any
 
 import timm
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.utils.model import freeze_batch_norm_2d  # type: ignore[attr-defined]
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
-from partseg.errors import RecipeError, WeightsError
+from partseg.errors import RecipeError
+from partseg.models.frozen_norm import fold_frozen_norms
 
 STRIDES = (4, 8, 16, 32)
+WHOLE = ("model", "body")
+"""What timm calls a whole network inside of what takes its levels out."""
 
 
-class Backbone(nn.Module):
-    """What a pyramid stands on: four levels of strides 4 to 32, of ``channels`` each."""
+class Backbone(nn.Module, ABC):
+    """What a pyramid stands on: four levels of strides 4 to 32.
+
+    Attributes:
+        channels: of each level.
+        own: beginnings of the names of tensors that weights from a classification do not have.
+    """
 
     channels: tuple[int, ...]
+    own: tuple[str, ...] = ()
 
-    def load(self, path: Path) -> None:
-        """Take pretrained weights from a file."""
-        raise NotImplementedError
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The module whose tensors are named as those of a published network."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images [B, 3, H, W] to four levels [B, C, H / stride, W / stride], finest first."""
+
+    @abstractmethod
+    def recompute_activations(self, on: bool) -> None:
+        """Keep fewer activations in training and compute them again in the backward pass.
+
+        Gradients and statistics stay the same to the last bit, random choices included.
+
+        Raises:
+            RecipeError: the network cannot do it.
+        """
 
 
 class TimmBackbone(Backbone):
@@ -39,6 +62,9 @@ class TimmBackbone(Backbone):
 
     def __init__(self, *, name: str, norm: str, frozen_stages: int, drop_path: float = 0.0) -> None:
         super().__init__()
+        self.name = name
+        self.running = False
+        self._handles: list[RemovableHandle] = []
         options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
         if name.startswith("swinv2"):
             options["strict_img_size"] = False
@@ -56,78 +82,47 @@ class TimmBackbone(Backbone):
         self.channels = tuple(int(info.channels()[level]) for level in self.levels)
         if norm == "frozen":
             self.base = freeze_batch_norm_2d(self.base)  # type: ignore[no-untyped-call]
+            fold_frozen_norms(self.base)
         _freeze(self.base, [str(module) for module in info.module_name()][:frozen_stages])
 
+    @property
+    def network(self) -> nn.Module:
+        """The network as timm builds it."""
+        return self.base
+
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images [B, 3, H, W] to four levels [B, C, H / stride, W / stride], finest first."""
-        features = self.base(images)
+        """See :meth:`Backbone.forward`."""
+        self.running = True
+        try:
+            features = self.base(images)
+        finally:
+            self.running = False
         levels = [features[i] for i in self.levels]
         return [level.permute(0, 3, 1, 2) for level in levels] if self.channels_last else levels
 
-    def load(self, path: Path) -> None:
-        """Take pretrained weights, named as timm names them, from a .safetensors or tensors-only .pth file.
-
-        Tensors of a classification head are left aside.
-
-        Raises:
-            WeightsError: the file cannot be read, or a tensor of the backbone is missing or has another
-                shape.
-        """
-        load_tensors(self.base, read_tensors(path), where=path)
-
-
-def load_tensors(module: nn.Module, given: dict[str, Tensor], *, where: Path, optional: str = "") -> None:
-    """Load pretrained tensors into a backbone.
-
-    Args:
-        module: the network.
-        given: tensors by name; those the network does not know are left aside.
-        where: the file, for messages.
-        optional: tensors whose names start with this keep their value where none is given.
-
-    Raises:
-        WeightsError: a tensor is missing or has another shape.
-    """
-    wanted = module.state_dict()
-    # Whether batches were counted is of no use to a loaded network, and older files do not say.
-    faults = [
-        name
-        for name, tensor in wanted.items()
-        if not name.endswith("num_batches_tracked")
-        and not (optional and name.startswith(optional) and name not in given)
-        and (name not in given or given[name].shape != tensor.shape)
-    ]
-    if faults:
-        raise WeightsError(
-            f"{len(faults)} backbone tensors are missing or have another shape, first {faults[0]!r}",
-            where=where,
-            fix="give the weights of this timm network",
+    def recompute_activations(self, on: bool) -> None:
+        """See :meth:`Backbone.recompute_activations`; how much is kept is timm's choice for the network."""
+        # timm gives levels in two ways: a chain of stages, which knows how to do this itself, or the whole
+        # network with something around it, which has to be told.
+        holder: Any = next(
+            (getattr(self.base, name) for name in WHOLE if hasattr(self.base, name)), self.base
         )
-    module.load_state_dict({name: given.get(name, tensor) for name, tensor in wanted.items()})
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of named tensors without ever running code from it.
-
-    Raises:
-        WeightsError: the file is missing, damaged or holds more than tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError) as error:
-        raise WeightsError("the weights cannot be read", where=path, fix=str(error)) from error
-    except Exception as error:  # torch raises pickle's own error for anything that is not a tensor
-        raise WeightsError(
-            "the file holds more than tensors", where=path, fix="convert it to safetensors first"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError("the file is not a table of named tensors", where=path)
-    return loaded
+        try:
+            holder.set_grad_checkpointing(on)
+        except AssertionError as error:
+            raise RecipeError(
+                f"backbone {self.name!r} cannot compute activations again", fix="turn recompute off"
+            ) from error
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        for norm in self.base.modules():
+            if on and isinstance(norm, _BatchNorm):
+                once = _CountedOnce(self)
+                self._handles += [
+                    norm.register_forward_pre_hook(once.before),
+                    norm.register_forward_hook(once.after, always_call=True),
+                ]
 
 
 def create(name: str, **options: Any) -> nn.Module:
@@ -152,13 +147,35 @@ def create(name: str, **options: Any) -> nn.Module:
     return model
 
 
+class _CountedOnce:
+    """Hooks that keep a batch norm from counting a batch again when its activations are computed again."""
+
+    def __init__(self, backbone: TimmBackbone) -> None:
+        self.backbone = backbone
+        self.kept: dict[str, Any] = {}
+
+    def before(self, norm: nn.Module, _: Any) -> None:
+        """Without a momentum the statistics stay."""
+        if not self.backbone.running:
+            self.kept = {name: getattr(norm, name) for name in ("momentum", "num_batches_tracked")}
+            norm.momentum, norm.num_batches_tracked = 0.0, None  # type: ignore[assignment]
+
+    def after(self, norm: nn.Module, *_: Any) -> None:
+        """As it was; also where torch leaves the norm early because it has all it needs."""
+        for name, value in self.kept.items():
+            setattr(norm, name, value)
+        self.kept = {}
+
+
 def _freeze(base: nn.Module, stages: list[str]) -> None:
     """Stop the gradient of everything up to the end of the last of the named stages."""
     if not stages:
         return
     # A feature network is a flat container: timm writes the dots of nested stages as underscores.
     names = [name for name, _ in base.named_modules()]
-    ends = {stage.replace(".", "_") for stage in stages} | set(stages)
+    ends = {stage.replace(".", "_") for stage in stages} | {
+        f"{prefix}{stage}" for prefix in ("", *(f"{whole}." for whole in WHOLE)) for stage in stages
+    }
     inside = [i for i, name in enumerate(names) if any(name == e or name.startswith(f"{e}.") for e in ends)]
     if not inside:
         raise RecipeError(f"the backbone has no stages {stages}", fix="set frozen_stages to 0")

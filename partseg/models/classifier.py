@@ -29,5 +29,5 @@ class TextClassifier(nn.Module):
             Logits [N, C + 1]; the last column is the background's, which is always 0.
         """
         projected = self.temperature * functional.normalize(self.linear(regions), dim=1)
-        logits = projected @ functional.normalize(text.float(), dim=1).t()
+        logits = projected @ functional.normalize(text.to(projected.dtype), dim=1).t()
         return torch.cat([logits, logits.new_zeros(len(logits), 1)], dim=1)

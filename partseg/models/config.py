@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from partseg.errors import RecipeError
+from partseg.validation import faults
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -155,7 +156,6 @@ def load_config(path: Path) -> ModelConfig:
     except yaml.YAMLError as error:
         raise RecipeError("the model file is not YAML", where=path, fix=str(error)) from error
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors()
-        )
-        raise RecipeError("the model file does not describe a model", where=path, fix=faults) from error
+        raise RecipeError(
+            "the model file does not describe a model", where=path, fix=faults(error)
+        ) from error

@@ -7,12 +7,12 @@ from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import save_file
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from partseg.errors import WeightsError
 from partseg.files import replacing_file, write_file
-from partseg.models.backbones import read_tensors
 from partseg.models.config import ModelConfig
 from partseg.models.vlpart import VLPart, build_model
 
@@ -75,7 +75,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> VLPart:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load all tensors of a file into a model.
+    """Load all tensors of a .safetensors file into a model.
 
     Raises:
         WeightsError: the file cannot be read, or its tensors are not exactly those of the model.
@@ -84,3 +84,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(read_tensors(path))
     except RuntimeError as error:
         raise WeightsError("the weights do not fit the model", where=path, fix=str(error)) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a .safetensors file.
+
+    Raises:
+        WeightsError: it is missing or damaged.
+    """
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError, ValueError, MemoryError, OverflowError) as error:
+        raise WeightsError("the weights cannot be read", where=path, fix=str(error)) from error

@@ -21,8 +21,8 @@ class BoxHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """[N, C, s, s] to [N, channels]."""
-        hidden = functional.relu(self.fc1(pooled.flatten(1)))
-        return functional.relu(self.fc2(hidden))
+        hidden = functional.relu_(self.fc1(pooled.flatten(1)))
+        return functional.relu_(self.fc2(hidden))
 
 
 class BoxPredictor(nn.Module):
@@ -59,6 +59,6 @@ class MaskHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """[N, C, s, s] to logits [N, 2s, 2s]."""
         for i in range(1, self.convs + 1):
-            pooled = functional.relu(self.get_submodule(f"mask_fcn{i}")(pooled))
-        logits: Tensor = self.predictor(functional.relu(self.deconv(pooled)))
+            pooled = functional.relu_(self.get_submodule(f"mask_fcn{i}")(pooled))
+        logits: Tensor = self.predictor(functional.relu_(self.deconv(pooled)))
         return logits[:, 0]

@@ -23,19 +23,19 @@ def resized_shape(height: int, width: int, short_side: int, long_side: int) -> t
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize [H, W, 3] with Pillow's antialiasing bilinear filter, as the published models were fed."""
+    """A resized copy of [H, W, 3], by Pillow's antialiasing bilinear filter like the published models' images."""
     if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        return image.copy()
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def to_batch(images: Sequence[Tensor], mean: Tensor, std: Tensor) -> Tensor:
     """Normalise uint8 images [3, h, w]; stack them, padded with 0 right and below: [B, 3, H, W] float32."""
     height = _rounded(max(image.shape[1] for image in images))
     width = _rounded(max(image.shape[2] for image in images))
-    batch = torch.zeros((len(images), 3, height, width), dtype=torch.float32, device=mean.device)
+    batch = torch.zeros((len(images), 3, height, width), dtype=mean.dtype, device=mean.device)
     for row, image in zip(batch, images, strict=True):
-        row[:, : image.shape[1], : image.shape[2]] = (image.to(mean.device, torch.float32) - mean) / std
+        row[:, : image.shape[1], : image.shape[2]] = (image.to(mean.device, mean.dtype) - mean) / std
     return batch
 
 

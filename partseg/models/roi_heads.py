@@ -11,13 +11,14 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, roi_align
 
 from partseg.models import boxes as box_ops
 from partseg.models import losses
 from partseg.models.config import CascadeStage, InferenceConfig, LossConfig, RoiConfig
 from partseg.models.heads import BoxHead, BoxPredictor, MaskHead
 from partseg.models.masks import mask_targets
+from partseg.models.nms import best_per_class
+from partseg.models.roi_align import pool_regions
 from partseg.models.samples import Samples, choose, label
 from partseg.models.structures import Proposals, Target
 
@@ -202,7 +203,7 @@ class RoiHeads(nn.Module):
         outputs = list(self._run(features, [p.boxes for p in proposals], proposals, text))
         probability = torch.stack([output.logits[:, :-1].sigmoid() for output in outputs]).mean(dim=0)
         objectness = torch.cat([p.logits for p in proposals]).sigmoid()
-        scores = (probability * objectness[:, None]).sqrt()
+        scores = (probability * objectness[:, None]).sqrt().float()
         boxes = box_ops.decode(torch.cat(outputs[-1].boxes), outputs[-1].deltas, self.stages[-1].box_weights)
         counts = [len(p.boxes) for p in proposals]
         return list(torch.split(boxes, counts)), list(torch.split(scores, counts))
@@ -222,7 +223,7 @@ class RoiHeads(nn.Module):
         boxes, scores = box_ops.clip(boxes[finite], *size), scores[finite]
         region, label = torch.nonzero(scores > options.score_threshold, as_tuple=True)
         boxes, scores = boxes[region], scores[region, label]
-        kept = batched_nms(boxes, scores, label, options.nms_iou)[: options.detections]
+        kept = best_per_class(boxes, scores, label, iou=options.nms_iou, limit=options.detections)
         return boxes[kept], scores[kept], label[kept]
 
     def _name(self, loss: str, stage: int) -> str:
@@ -273,14 +274,8 @@ class RoiHeads(nn.Module):
             torch.arange(len(boxes), device=features[0].device),
             torch.tensor([len(b) for b in boxes], device=features[0].device),
         )
-        rois = torch.cat([image[:, None].to(features[0].dtype), torch.cat(list(boxes))], dim=1)
-        level = self._levels(rois[:, 1:])
-        pooled = features[0].new_zeros(len(rois), features[0].shape[1], size, size)
-        for i, stride in enumerate(self.strides):
-            rows = torch.nonzero(level == i).squeeze(1)
-            cut = roi_align(features[i], rois[rows], size, 1.0 / stride, -1, aligned=True)
-            pooled = pooled.index_put((rows,), cut)
-        return pooled
+        regions = torch.cat([image[:, None], torch.cat(list(boxes))], dim=1)
+        return pool_regions(features, self.strides, regions, self._levels(regions[:, 1:]), size)
 
     def _levels(self, boxes: Tensor) -> Tensor:
         """Level of each box: a region of the canonical size is read at stride 16, one half as large at 8."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,21 @@ from partseg.models import initialise
 from partseg.models.anchors import cell_anchors, grid_anchors
 from partseg.models.config import RpnConfig
 from partseg.models.matching import match, sample
+from partseg.models.pixels import PixelTable, neighbourhoods, pixel_table
 from partseg.models.structures import Proposals
 
 ANCHOR_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenAnchors:
+    """Some anchors of a batch, [K] int64 each: image, level, row and column of the cell, which shape."""
+
+    image: Tensor
+    level: Tensor
+    y: Tensor
+    x: Tensor
+    shape: Tensor
 
 
 class RpnHead(nn.Module):
@@ -32,10 +45,25 @@ class RpnHead(nn.Module):
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] to logits [B, H * W * A] and deltas [B, H * W * A, 4], in the order of the anchors."""
-        hidden = functional.relu(self.conv(feature))
+        hidden = functional.relu_(self.conv(feature))
         logits = self.objectness_logits(hidden).permute(0, 2, 3, 1).flatten(1)
         deltas = self.anchor_deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4)
         return logits, deltas
+
+    def at(self, table: PixelTable, anchors: ChosenAnchors) -> tuple[Tensor, Tensor]:
+        """Logits [K] and deltas [K, 4] of a few anchors: what :meth:`forward` gives there.
+
+        Only the neighbourhoods of their pixels are looked at, so the gradient costs next to nothing.
+        """
+        patches = neighbourhoods(table, anchors.level, anchors.image, anchors.y, anchors.x).flatten(1)
+        kernel = self.conv.weight.permute(0, 2, 3, 1).flatten(1)
+        hidden = functional.relu_(functional.linear(patches, kernel, self.conv.bias))
+        logits = functional.linear(
+            hidden, self.objectness_logits.weight.flatten(1), self.objectness_logits.bias
+        )
+        deltas = functional.linear(hidden, self.anchor_deltas.weight.flatten(1), self.anchor_deltas.bias)
+        each = torch.arange(len(hidden), device=hidden.device)
+        return logits[each, anchors.shape], deltas.view(len(hidden), -1, 4)[each, anchors.shape]
 
 
 class RegionProposalNetwork(nn.Module):
@@ -65,41 +93,49 @@ class RegionProposalNetwork(nn.Module):
         return anchors, [logits for logits, _ in outputs], [deltas for _, deltas in outputs]
 
     def losses(
-        self,
-        anchors: Sequence[Tensor],
-        logits: Sequence[Tensor],
-        deltas: Sequence[Tensor],
-        truth: Sequence[Tensor],
+        self, features: Sequence[Tensor], anchors: Sequence[Tensor], truth: Sequence[Tensor]
     ) -> dict[str, Tensor]:
         """Objectness and box losses, both divided by (samples per image x images).
 
+        Only sampled anchors have a loss, so only these are computed with a gradient.
+
         Args:
+            features: per level [B, C, H, W].
             anchors: per level [M, 4].
-            logits: per level [B, M].
-            deltas: per level [B, M, 4].
             truth: per image [N, 4] xyxy px.
         """
-        all_anchors, all_logits, all_deltas = (
-            torch.cat(list(anchors)),
-            torch.cat(list(logits), 1),
-            torch.cat(list(deltas), 1),
-        )
-        chosen, wanted, rows, targets = [], [], [], []
+        all_anchors = torch.cat(list(anchors))
+        positives, negatives, targets = [], [], []
         for image, boxes in enumerate(truth):
             index, positive, negative = self._label(all_anchors, boxes)
             offset = image * len(all_anchors)
-            chosen += [positive + offset, negative + offset]
-            wanted += [torch.ones_like(positive), torch.zeros_like(negative)]
-            rows.append(positive + offset)
+            positives.append(positive + offset)
+            negatives.append(negative + offset)
             if len(boxes):
                 targets.append(box_ops.encode(all_anchors[positive], boxes[index[positive]], ANCHOR_WEIGHTS))
-        norm = self.config.samples_per_image * len(truth)
-        objectness = functional.binary_cross_entropy_with_logits(
-            all_logits.flatten()[torch.cat(chosen)], torch.cat(wanted).to(all_logits.dtype), reduction="sum"
-        )
-        predicted = all_deltas.flatten(0, 1)[torch.cat(rows)]
+        chosen = torch.cat(positives + negatives)
+        count = sum(map(len, positives))
+        logits, deltas = self.rpn_head.at(pixel_table(features), self._place(features, chosen))
+        wanted = (torch.arange(len(chosen), device=chosen.device) < count).to(logits.dtype)
+        objectness = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+        predicted = deltas[:count]
         target = torch.cat(targets) if targets else predicted.detach()
+        norm = self.config.samples_per_image * len(truth)
         return {"loss_rpn_cls": objectness / norm, "loss_rpn_loc": (predicted - target).abs().sum() / norm}
+
+    def _place(self, features: Sequence[Tensor], chosen: Tensor) -> ChosenAnchors:
+        """Where anchors [K] are, counted over levels as :meth:`forward` lists them and then over images."""
+        shapes = len(self.config.anchor_ratios)
+        device = chosen.device
+        width = torch.tensor([f.shape[3] for f in features], device=device)
+        end = torch.tensor([f.shape[2] * f.shape[3] for f in features], device=device).cumsum(0)
+        total = int(end[-1])
+        cell = torch.div(chosen, shapes, rounding_mode="floor")
+        image, cell = torch.div(cell, total, rounding_mode="floor"), cell % total
+        level = torch.bucketize(cell, end, right=True)
+        cell = cell - functional.pad(end, (1, 0))[level]
+        y = torch.div(cell, width[level], rounding_mode="floor")
+        return ChosenAnchors(image=image, level=level, y=y, x=cell - y * width[level], shape=chosen % shapes)
 
     def _label(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         config = self.config

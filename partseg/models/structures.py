@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-Annotation = Literal["part", "image", "parsed_part"]
+Annotation = Literal["box", "image", "parsed_part"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Batch:
     Attributes:
         images: uint8 RGB [3, h, w] each, already resized.
         targets: one per image.
-        annotation: ``part`` = boxes (with masks where the data has them) of objects and parts; ``image`` =
+        annotation: ``box`` = boxes (with masks where the data has them) of objects and parts; ``image`` =
             labels of whole images; ``parsed_part`` = boxes written by the annotation parser.
         text: [C, D] float32, one row per class of this dataset; not normalised.
         image_counts: [C] number of training images per class. Given: the classification loss is federated.

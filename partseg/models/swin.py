@@ -8,16 +8,15 @@ of starting) with the merging of patches; and each of the four levels has a Laye
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.models.swin_transformer import window_partition, window_reverse
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from partseg.models.backbones import Backbone, create, load_tensors, read_tensors
+from partseg.models.backbones import Backbone, create
 
 
 class SwinBackbone(Backbone):
@@ -32,8 +31,11 @@ class SwinBackbone(Backbone):
             linearly from 0 in the first block.
     """
 
+    own = ("norm0.", "norm1.", "norm2.", "norm3.")
+
     def __init__(self, *, name: str, frozen_stages: int, drop_path: float) -> None:
         super().__init__()
+        self.recomputes = False
         # always_partition: else the small maps of the size timm has in mind get no shifted windows.
         base: Any = create(
             name, strict_img_size=False, always_partition=True, drop_path_rate=drop_path, num_classes=0
@@ -49,35 +51,39 @@ class SwinBackbone(Backbone):
             for frozen in (self.patch_embed, *(stage.blocks for stage in self.layers[:frozen_stages])):
                 frozen.requires_grad_(False)
 
+    @property
+    def network(self) -> nn.Module:
+        """This module itself."""
+        return self
+
+    def recompute_activations(self, on: bool) -> None:
+        """See :meth:`Backbone.recompute_activations`; of each block only the input is kept."""
+        self.recomputes = on
+
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images [B, 3, H, W] to four levels [B, C, H / stride, W / stride], finest first."""
+        """See :meth:`Backbone.forward`."""
         levels = []
         x = self.patch_embed(images)
         for level, stage in enumerate(self.layers):
             for block in stage.blocks:
-                x = x + block.drop_path1(_attention(block, block.norm1(x)))
-                x = x + block.drop_path2(block.mlp(block.norm2(x)))
+                if self.recomputes and torch.is_grad_enabled() and _learns(block, x):
+                    x = checkpoint(_block, block, x, use_reentrant=False)
+                else:
+                    x = _block(block, x)
             levels.append(self.get_submodule(f"norm{level}")(x).permute(0, 3, 1, 2))
             x = stage.downsample(x)
         return levels
 
-    def load(self, path: Path) -> None:
-        """Take pretrained weights from a .safetensors or tensors-only .pth file.
 
-        Both timm's names and those of the original Swin Transformer are understood. Classification weights
-        carry no norms of the four levels: these keep their value.
+def _block(block: Any, x: Tensor) -> Tensor:
+    """One block of a stage, [B, H, W, C] to [B, H, W, C]."""
+    x = x + block.drop_path1(_attention(block, block.norm1(x)))
+    return cast(Tensor, x + block.drop_path2(block.mlp(block.norm2(x))))
 
-        Raises:
-            WeightsError: the file cannot be read, or a tensor of the backbone is missing or has another
-                shape.
-        """
-        given = read_tensors(path)
-        if "layers.0.downsample.reduction.weight" not in given:  # timm counts the merging to the next stage
-            given = {
-                re.sub(r"^layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", name): t
-                for name, t in given.items()
-            }
-        load_tensors(self, given, where=path, optional="norm")
+
+def _learns(block: nn.Module, x: Tensor) -> bool:
+    """Whether anything has to be kept of a block for a backward pass."""
+    return x.requires_grad or any(parameter.requires_grad for parameter in block.parameters())
 
 
 def _attention(block: Any, x: Tensor) -> Tensor:

@@ -58,23 +58,24 @@ class VLPart(nn.Module):
         """
         sizes = [(image.shape[1], image.shape[2]) for image in batch.images]
         features = self._features(batch.images, amp)
-        anchors, logits, deltas = self.proposal_generator(features)
-        proposals = self.proposal_generator.propose(anchors, logits, deltas, sizes)
+        with torch.no_grad():  # its own losses look at sampled anchors only
+            anchors, logits, deltas = self.proposal_generator(features)
+            proposals = self.proposal_generator.propose(anchors, logits, deltas, sizes)
         pooled = features[: len(STRIDES)]
-        if batch.annotation == "part":
+        if batch.annotation == "box":
             truth = [target.boxes for target in batch.targets]
             return {
                 **self.roi_heads.part_losses(
                     pooled, proposals, batch.targets, batch.text, batch.image_counts
                 ),
-                **self.proposal_generator.losses(anchors, logits, deltas, truth),
+                **self.proposal_generator.losses(features, anchors, truth),
             }
         heads = (
             self.roi_heads.image_losses if batch.annotation == "image" else self.roi_heads.parsed_part_losses
         )
-        # Zero times the proposals' outputs: their weights get gradients of zero, so that the optimiser decays
-        # them as in the published training, where these losses are computed and multiplied by 0.
-        nothing = torch.stack([t.sum() for t in (*logits, *deltas)]).sum() * 0
+        # The proposal network gets gradients of zero, so that the optimiser decays it as in the published
+        # training, where its losses are computed and multiplied by 0.
+        nothing = torch.stack([p.sum() for p in self.proposal_generator.parameters()]).sum() * 0
         return {**heads(pooled, proposals, batch.targets, batch.text), "loss_rpn_cls": nothing}
 
     @torch.no_grad()
@@ -122,7 +123,7 @@ class VLPart(nn.Module):
             for boxes, score, shape in zip(refined, scores, shapes, strict=True)
         ]
         logits = self.roi_heads.mask_logits(features, [boxes for boxes, _, _ in chosen])
-        masks = torch.split(logits.sigmoid(), [len(boxes) for boxes, _, _ in chosen])
+        masks = torch.split(logits.sigmoid().float(), [len(boxes) for boxes, _, _ in chosen])
         return [
             _detections(*found, mask, shape, size, options.mask_threshold)
             for found, mask, shape, size in zip(chosen, masks, shapes, sizes, strict=True)
@@ -169,7 +170,7 @@ class VLPart(nn.Module):
         )
         with torch.autocast(batch.device.type, dtype=amp, enabled=amp is not None):
             features = self.backbone(batch)
-        return [feature.float() for feature in features]
+        return [feature.to(self.pixel_mean.dtype) for feature in features]
 
     def _proposals(
         self, images: Sequence[Tensor], amp: torch.dtype | None = None

@@ -10,7 +10,7 @@ from torchvision.ops import nms
 
 from partseg.models.vlpart import VLPart
 from partseg.parsing.config import ParserConfig
-from partseg.parsing.parser import Candidates, FoundParts
+from partseg.parsing.parts import Candidates, FoundParts
 
 
 class ModelDetector:
@@ -29,7 +29,7 @@ class ModelDetector:
         self.model, self.names, self.text = model, tuple(names), text
 
     def find(self, images: list[Tensor], config: ParserConfig) -> list[FoundParts]:
-        """Named parts of each image uint8 [3, H, W]; see :class:`partseg.parsing.parser.Detector`."""
+        """Named parts of each image uint8 [3, H, W]; see :class:`partseg.parsing.parts.Detector`."""
         options = self.model.config.inference.model_copy(
             update={
                 "score_threshold": config.score_threshold,

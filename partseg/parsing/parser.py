@@ -12,20 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from partseg.errors import LayoutError
 from partseg.layout import (
     AnnotationRow,
     Category,
     DatasetWriter,
-    Finding,
     ImageRecord,
     ImageRow,
     Record,
@@ -35,73 +30,18 @@ from partseg.layout import (
     rle_to_mask,
 )
 from partseg.parsing.config import ParserConfig
-from partseg.parsing.descriptors import Describer
-from partseg.parsing.index import BaseImages, BaseIndex, query_pixels
-from partseg.parsing.naming import rename, split_name
-from partseg.parsing.transfer import best_match, nearest, transfer
-from partseg.parsing.vit import resize
+from partseg.parsing.naming import rename
+from partseg.parsing.parts import (
+    Base,
+    Candidates,
+    Detector,
+    Part,
+    detected_parts,
+    detector_picture,
+    scale_boxes,
+    transferred_parts,
+)
 from partseg.progress import Progress, Silent
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundParts:
-    """Parts a detector found in one image.
-
-    Attributes:
-        boxes: float32 [N, 4] xyxy pixels of the image it was given.
-        scores: float32 [N].
-        names: N names in the detector's vocabulary.
-        rles: N masks of that image as COCO compressed counts, or None.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    names: Sequence[str]
-    rles: Sequence[bytes | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidates:
-    """Regions of one image that may confirm a transferred part.
-
-    Attributes:
-        boxes: float32 [M, 4] xyxy pixels of the image the detector was given.
-        names: M names, what the detector would take each region for.
-    """
-
-    boxes: Tensor
-    names: Sequence[str]
-
-
-class Detector(Protocol):
-    """What the parser needs of a detector; images are uint8 [3, H, W] RGB of any size."""
-
-    def find(self, images: list[Tensor], config: ParserConfig) -> list[FoundParts]:
-        """Parts above the score threshold, after non-maximum suppression per name."""
-
-    def refine(self, images: list[Tensor], config: ParserConfig) -> list[Candidates]:
-        """Anything part-like, after class-agnostic suppression."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One parsed part, in pixels of the original image."""
-
-    name: str  # as found: in the detector's or the base dataset's vocabulary
-    box: tuple[float, float, float, float]  # xyxy
-    rle: bytes | None
-    score: float
-    extra: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
-    """Everything the transfer path needs."""
-
-    index: BaseIndex
-    images: BaseImages
-    describer: Describer
-    part_names: Mapping[int, str]  # category id of the base dataset -> name
 
 
 def parse(
@@ -201,95 +141,13 @@ def _parts_of(
             yield []
 
 
-def detector_picture(image: npt.NDArray[np.uint8], describer: Describer, config: ParserConfig) -> Tensor:
-    """What the detector is shown of an image [H, W, 3]: uint8 [3, h, w]."""
-    if config.detector_sees == "descriptor":
-        image = resize(image, query_pixels(image, describer)[1])
-    return torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1)
-
-
-def detected_parts(found: FoundParts, size: tuple[int, int], original: tuple[int, int]) -> Iterator[Part]:
-    """Detections in an image shown at ``size`` (h, w), in pixels of the ``original`` (H, W)."""
-    boxes = scale_boxes(found.boxes, size, original)
-    for box, score, name, rle in zip(
-        boxes.tolist(), found.scores.tolist(), found.names, found.rles, strict=True
-    ):
-        if rle is not None and size != original:
-            rle = _scale_rle(rle, size, original)
-        yield Part(name=name, box=tuple(box), rle=rle, score=score, extra={"path": "detector"})
-
-
-def transferred_parts(
-    image: npt.NDArray[np.uint8], candidates: Candidates, base: Base, config: ParserConfig
-) -> Iterator[Part]:
-    """Parts lent by the most similar base image and confirmed by a detector box.
-
-    Args:
-        image: [H, W, 3].
-        candidates: regions of the detector, in pixels of the image.
-        base: the base images.
-        config: thresholds.
-    """
-    pixels, size = query_pixels(image, base.describer)
-    query = base.describer(pixels[None])[0]
-    row, cosine = nearest(query.token, base.index.tokens.to(query.token.device))
-    lender = base.images.get(int(base.index.image_ids[row]))
-    moved = transfer(lender.features, lender.masks, query, base.describer.foreground(query), size)
-    original = (image.shape[0], image.shape[1])
-    boxes = scale_boxes(moved.boxes, size, original)
-    names = [base.part_names[category_id] for category_id in lender.category_ids]
-    allowed = _same_part(names, candidates.names, config) if config.confirmed_by == "part" else None
-    matches, overlaps = best_match(boxes.cpu(), candidates.boxes.cpu(), config.match_iou, allowed)
-    for i, match in enumerate(matches.tolist()):
-        if match < 0:
-            continue
-        yield Part(
-            name=names[i],
-            box=tuple(candidates.boxes[match].tolist()),
-            rle=mask_to_rle(_scale_mask(moved.patches[i], original).cpu().numpy()),
-            score=float(moved.similarity[i]),
-            extra={
-                "path": "transfer",
-                "base_image_id": lender.image_id,
-                "base_similarity": round(cosine, 4),
-                "box_overlap": round(float(overlaps[i]), 4),
-            },
-        )
-
-
-def _same_part(lent: Sequence[str], seen: Sequence[str], config: ParserConfig) -> Tensor:
-    """Whether two names are of the same part, of whatever object, bool [len(lent), len(seen)]."""
-    words = [[split_name(name, config.separator) for name in names] for names in (lent, seen)]
-    pairs = [[a is not None and b is not None and a[1] == b[1] for b in words[1]] for a in words[0]]
-    return torch.tensor(pairs, dtype=torch.bool).reshape(len(lent), len(seen))
-
-
-def scale_boxes(boxes: Tensor, size: Sequence[int], original: Sequence[int]) -> Tensor:
-    """Boxes xyxy [N, 4] of an image of ``size`` (h, w) in pixels of the ``original`` (H, W)."""
-    sx, sy = original[1] / size[1], original[0] / size[0]
-    return boxes * boxes.new_tensor([sx, sy, sx, sy])
-
-
-def _scale_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(mask.shape) == size:
-        return mask
-    sampled = functional.interpolate(
-        mask[None, None].float(), size=size, mode="bilinear", align_corners=False
-    )
-    return sampled[0, 0] >= 0.5
-
-
-def _scale_rle(rle: bytes, size: tuple[int, int], original: tuple[int, int]) -> bytes:
-    return mask_to_rle(_scale_mask(torch.from_numpy(rle_to_mask(rle, *size)), original).numpy())
-
-
 def _record(
     job: _Job, parts: Iterable[Part], vocabulary: Mapping[str, int], separator: str, sha256: bytes | None
 ) -> Record:
     """The image with its object and the parts that have a name there; a finding where nothing was found."""
     source = job.record
     if job.label is None:
-        return _dropped(source, "image-without-label", "the image has no label")
+        return Record.dropped(source.source_key, "image-without-label", "the image has no label")
     if job.label not in vocabulary:
         raise LayoutError(
             f"the vocabulary to write has no category named '{job.label}'",
@@ -300,7 +158,8 @@ def _record(
     named = [(rename(part.name, job.label, vocabulary, separator=separator), part) for part in parts]
     rows = [row for name, part in named if name is not None and (row := _row(part, vocabulary[name], size))]
     if not rows:
-        return _dropped(source, "no-part-found", f"no part was found in this image of '{job.label}'")
+        message = f"no part was found in this image of '{job.label}'"
+        return Record.dropped(source.source_key, "no-part-found", message)
     image = ImageRow(
         file_name=source.file_name,
         height=size[0],
@@ -311,11 +170,6 @@ def _record(
     )
     whole = _object_row(rows, vocabulary[job.label], size)
     return Record(image=image, annotations=(whole, *rows), findings=())
-
-
-def _dropped(source: ImageRecord, reason: str, message: str) -> Record:
-    finding = Finding(source_key=source.source_key, reason=reason, message=message, image_dropped=True)
-    return Record(image=None, annotations=(), findings=(finding,))
 
 
 def _row(part: Part, category_id: int, size: tuple[int, int]) -> AnnotationRow | None:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from partseg.layout import rle_area
+
 # "Contains most of it": a part that is mostly outside every object of its class belongs to none of them.
 MOST = 0.5
 
@@ -34,7 +36,7 @@ def link_parts(
     """
     result = np.full(len(labels), -1, np.int64)
     coded = [{"size": list(size), "counts": counts} for counts in rles]
-    areas = coco_mask.area(coded) if coded else np.zeros(0)
+    areas = np.array([rle_area(counts) for counts in rles], np.int64)  # pycocotools' own stops at 255 masks
     owner = np.asarray(owners, np.int64)[labels]
     for kind in np.unique(owner[owner >= 0]):
         parts, objects = np.flatnonzero(owner == kind), np.flatnonzero(labels == kind)

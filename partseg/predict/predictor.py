@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch._dynamo.exc import BackendCompilerFailed
 
 from partseg.errors import RecipeError, SourceError, WeightsError
 from partseg.layout.images import read_rgb, to_rgb
@@ -21,6 +23,8 @@ from partseg.predict.sources import embedded_classes, load
 
 SCORE = 0.5
 
+Precision = Literal["float32", "bf16"]
+
 Photo = str | Path | Image.Image | NDArray[np.uint8]
 
 
@@ -32,7 +36,8 @@ class Predictor:
         classes: what to look for.
         text: [C, D] embeddings of the classes, D as the model takes them.
         options: sizes and thresholds; the model's own where not given.
-        amp: ``torch.bfloat16`` computes backbone and pyramid with 16 bits; for CUDA.
+        precision: ``bf16`` computes backbone and pyramid with 16 bits, the heads never.
+        compile: translate backbone and pyramid with ``torch.compile``, at the first photo.
 
     Example:
         >>> from partseg.predict import Predictor
@@ -54,7 +59,8 @@ class Predictor:
         classes: Sequence[NamedClass],
         text: NDArray[np.float32],
         options: InferenceConfig | None = None,
-        amp: torch.dtype | None = None,
+        precision: Precision = "float32",
+        compile: bool = False,
     ) -> None:
         if text.shape != (len(classes), model.config.text_dim):
             raise WeightsError(
@@ -62,7 +68,10 @@ class Predictor:
                 f"{model.config.text_dim} numbers for each of {len(classes)} classes",
                 fix="choose the text encoder the model was trained with",
             )
-        self.model, self.classes, self.amp = model.eval(), tuple(classes), amp
+        self.model, self.classes = model.eval(), tuple(classes)
+        self.amp = torch.bfloat16 if precision == "bf16" else None
+        if compile:
+            self.model.backbone.compile()
         self.text = torch.as_tensor(np.ascontiguousarray(text), device=model.pixel_mean.device)
         self.options = options or model.config.inference
 
@@ -77,7 +86,9 @@ class Predictor:
         embeddings: str | Path | None = None,
         device: str = "auto",
         score: float = SCORE,
-        amp: str | None = None,
+        objects: bool = True,
+        precision: str = "float32",
+        compile: bool = False,
     ) -> Predictor:
         """Load a model and embed what it should look for.
 
@@ -90,17 +101,18 @@ class Predictor:
             embeddings: a table of vectors for the names, in place of an encoder.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
             score: the least score of a detection.
-            amp: ``bf16`` computes backbone and pyramid with 16 bits; for CUDA only.
+            objects: look for the objects of the vocabulary's parts, too, where it does not name them, so that
+                parts find their object; not with a model that was trained with parts only.
+            precision: ``float32``, or ``bf16`` for backbone and pyramid: faster where the processor has it.
+            compile: translate backbone and pyramid with ``torch.compile``; for many photos.
 
         Raises:
             WeightsError: the weights or the embeddings cannot be had, or do not fit.
             RecipeError: the vocabulary, the encoder or the device cannot be used.
         """
         where = choose_device(device)
-        if amp not in (None, "bf16"):
-            raise RecipeError(f"amp {amp!r} is not known", fix="give bf16, or leave it out")
-        if amp is not None and where.type != "cuda":
-            raise RecipeError("amp bf16 is for CUDA", fix="leave it out")
+        if precision not in get_args(Precision):
+            raise RecipeError(f"precision {precision!r} is not known", fix="write float32 or bf16")
         if not 0 <= score <= 1:
             raise RecipeError(f"a score is between 0 and 1, not {score}")
         model, card = load(Path(path))
@@ -110,13 +122,15 @@ class Predictor:
             encoder=encoder,
             weights=None if text_weights is None else Path(text_weights),
             table=None if embeddings is None else Path(embeddings),
+            objects=objects,
         )
         return cls(
             model=model.to(where),
             classes=classes,
             text=text,
             options=model.config.inference.model_copy(update={"score_threshold": score}),
-            amp=torch.bfloat16 if amp else None,
+            precision=cast(Precision, precision),
+            compile=compile,
         )
 
     def __call__(self, photo: Photo) -> Prediction:
@@ -140,8 +154,14 @@ class Predictor:
         pixels = [as_pixels(photo) for photo in photos]
         # A copy with the channels first: Pillow's pixels are read-only.
         images = [torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")) for image in pixels]
-        with torch.inference_mode():
-            found = self.model.detect(images, self.text, self.options, amp=self.amp)
+        try:
+            with torch.inference_mode():
+                found = self.model.detect(images, self.text, self.options, amp=self.amp)
+        except BackendCompilerFailed as error:
+            raise RecipeError(
+                f"the network cannot be compiled here ({error.inner_exception!s:.200})",
+                fix="leave compile out, or install what it needs: a C++ compiler, for CUDA Triton",
+            ) from error
         return [self._prediction(image, detections) for image, detections in zip(pixels, found, strict=True)]
 
     def _prediction(self, pixels: NDArray[np.uint8], found: Detections) -> Prediction:

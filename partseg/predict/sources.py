@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from partseg.models.files import WEIGHTS, ModelCard
 from partseg.models.files import Vocabulary as TrainedVocabulary
 from partseg.models.vlpart import VLPart
 from partseg.predict.prediction import NamedClass
-from partseg.vocabulary import ENCODER, Vocabulary, embed, from_names, resolve
+from partseg.vocabulary import ENCODER, Vocabulary, embed, from_names, objects_of, resolve
 
 
 def load(path: Path) -> tuple[VLPart, ModelCard]:
@@ -43,6 +45,7 @@ def embedded_classes(
     encoder: str | None,
     weights: Path | None,
     table: Path | None,
+    objects: bool = True,
 ) -> tuple[list[NamedClass], NDArray[np.float32]]:
     """What to look for, and its embeddings [C, D].
 
@@ -52,6 +55,9 @@ def embedded_classes(
         encoder: see :func:`partseg.vocabulary.encode`.
         weights: the encoder's.
         table: ready embeddings, in place of an encoder.
+        objects: also look for the objects of the parts of ``vocabulary`` where it does not name them, so that
+            parts find their object. They come last. Not with a model that was trained with parts only, nor
+            with a table that lacks one of them.
 
     Raises:
         RecipeError: no vocabulary, or one that cannot be used.
@@ -75,15 +81,29 @@ def embedded_classes(
             f"the model was trained with the embeddings of {encoder.removeprefix('file:')}",
             fix="give a table of embeddings for the vocabulary",
         )
+    table = table or chosen.table
     rows = embed(chosen, encoder=encoder, weights=weights, table=table).rows(chosen.names)
-    return _classes(chosen), rows
+    others = objects_of(chosen)
+    # What a model that learnt parts alone takes for an object is anything.
+    learnt = trained is None or any(":" not in name for name in trained.names)
+    if not (objects and learnt and vocabulary is not None and len(others)):
+        return _classes(chosen), rows
+    try:
+        more = embed(others, encoder=encoder, weights=weights, table=table).rows(others.names)
+    except WeightsError:
+        if table is None:
+            raise
+        return _classes(chosen), rows
+    return _classes(replace(chosen, terms=chosen.terms + others.terms)), np.concatenate([rows, more])
 
 
 def _classes(vocabulary: Vocabulary) -> list[NamedClass]:
     published = [term.id for term in vocabulary.terms]
-    ids = [identifier for identifier in published if identifier is not None]
-    if len(set(ids)) != len(published):  # words of one's own, or two vocabularies that number alike
-        ids = list(range(1, len(published) + 1))
+    known = [identifier for identifier in published if identifier is not None]
+    if len(set(known)) != len(known):  # two vocabularies that number alike
+        published, known = [None] * len(published), []
+    free = count(max(known, default=0) + 1)
+    ids = [next(free) if identifier is None else identifier for identifier in published]
     return [
         NamedClass(
             category_id=category_id, name=term.name, kind=term.kind, owner=-1 if parent is None else parent

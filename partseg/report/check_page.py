@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,40 +10,38 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageDraw
 
 from partseg.errors import PartsegError
 from partseg.files import write_file
 from partseg.layout import Dataset, ImageRecord
 from partseg.layout.checks import RULES
+from partseg.report.html import picture_uri, templates
 from partseg.report.overlays import Shape, draw
 from partseg.report.pictures import grey, shape_mask
 
 _CASE, _OBJECT, _BOX = (214, 62, 42), (45, 108, 210), (236, 164, 28)
 _SHORT_SIDE = 300
 _QUALITY = 80
+_PER_RULE = 9  # cases that are drawn, the worst first
 _LEAST_SHOWN = 96  # pixels of the image
 _AROUND = 1.8  # shown, as a multiple of what is drawn
 _SEVERITIES = ("error", "warning", "note")
 
 
-def write_check_page(
-    datasets: Mapping[str, Dataset], cases: Any, destination: Path, *, per_rule: int = 9
-) -> None:
+def write_check_page(datasets: Mapping[str, Dataset], cases: Any, destination: Path) -> None:
     """Write one HTML file.
 
     Args:
         datasets: by the name they have in the table; photos are drawn where their folder is known.
         cases: what :func:`partseg.layout.checks.check` found.
         destination: the file; it appears complete or not at all.
-        per_rule: how many cases of a rule to draw, the worst first.
     """
     counts = {severity: _count(cases, "severity", severity) for severity in _SEVERITIES}
     rules = []
     for rule in sorted(RULES, key=lambda rule: _SEVERITIES.index(rule.severity)):
         if number := _count(cases, "rule", rule.code):
-            shown = [_case(row, datasets[row["dataset"]]) for row in worst(cases, rule.code, per_rule)]
+            shown = [_case(row, datasets[row["dataset"]]) for row in worst(cases, rule.code, _PER_RULE)]
             rules.append(
                 {
                     "code": rule.code,
@@ -54,19 +51,16 @@ def write_check_page(
                     "shown": shown,
                 }
             )
-    environment = Environment(
-        loader=PackageLoader("partseg.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     names = ", ".join(datasets)
-    html = environment.get_template("check.html.j2").render(
-        title="Sound" if not counts["error"] + counts["warning"] else _headline(counts),
-        datasets=names,
-        summary=_summary(datasets, len(rules)),
-        rules=rules,
+    html = (
+        templates()
+        .get_template("check.html.j2")
+        .render(
+            title="Sound" if not counts["error"] + counts["warning"] else _headline(counts),
+            datasets=names,
+            summary=_summary(datasets, len(rules)),
+            rules=rules,
+        )
     )
     write_file(destination, html.encode())
 
@@ -201,4 +195,4 @@ def _flat(image: Any, shapes: Sequence[Shape]) -> Image.Image:
 def _data_uri(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=_QUALITY)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return picture_uri(buffer.getvalue())

@@ -107,10 +107,10 @@ def chart_svg(lines: Sequence[Line], title: str) -> str:
     )
 
 
-def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round numbers from ``low`` to at least ``high``, about ``count`` steps."""
+def nice_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from ``low`` to at least ``high``, about four steps."""
     span = (high - low) or 1.0
-    raw = span / count
+    raw = span / 4
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(unit * m for m in (1, 2, 2.5, 5, 10) if unit * m >= raw * 0.999)
     return [round(low + i * step, 10) for i in range(math.ceil(span / step - 1e-9) + 1)]

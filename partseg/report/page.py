@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from partseg.errors import PartsegError
@@ -17,6 +15,7 @@ from partseg.files import write_file
 from partseg.report.content import FORMAT
 from partseg.report.curves_svg import Line, chart_svg
 from partseg.report.graph_svg import graph_svg, seconds_text
+from partseg.report.html import picture_uri, templates
 
 HEADLINE = ("all", "base", "novel")  # columns of the first table; "all" is the mean over every part class
 
@@ -64,18 +63,12 @@ def render(report_dir: Path, run: RunSummary, destination: Path) -> None:
         PartsegError: the folder holds no report content of this format.
     """
     content = _read(report_dir / "report.json")
-    environment = Environment(
-        loader=PackageLoader("partseg.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {
         "percent": percent,
         "delta": delta,
         "duration": seconds_text,
-        "picture": lambda path: _data_uri(report_dir / path),
+        "picture": lambda path: picture_uri((report_dir / path).read_bytes()),
     }
     html = environment.get_template("report.html.j2").render(
         content=content,
@@ -210,7 +203,3 @@ def _read(path: Path) -> dict[str, Any]:
             fix="run the report stage again",
         )
     return content
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

@@ -97,15 +97,14 @@ def with_title(picture: Image.Image, text: str) -> Image.Image:
     return page
 
 
-def sheet(pictures: Sequence[tuple[Image.Image, str]], columns: int, *, cell: int = 360) -> Image.Image:
+def sheet(pictures: Sequence[tuple[Image.Image, str]], columns: int) -> Image.Image:
     """A contact sheet: pictures in rows of ``columns``, each with its title below it.
 
     Args:
         pictures: at least one picture with its title.
         columns: pictures per row.
-        cell: pixels of the square a picture is fitted into.
     """
-    gap, font = 12, ImageFont.load_default(size=15)
+    cell, gap, font = 360, 12, ImageFont.load_default(size=15)  # a picture is fitted into a square
     step_x, step_y = cell + gap, cell + gap + 24
     rows = -(-len(pictures) // columns)
     page = Image.new("RGB", (columns * step_x + gap, rows * step_y + gap), _PAPER)

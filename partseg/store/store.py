@@ -146,8 +146,10 @@ class Store:
         Raises:
             MissingArtifact: a blob is missing, or is not what was stored.
         """
-        tree, target = self.tree(digest), self.cache / "trees" / digest
+        tree, target = self.tree(digest), self.layout(digest)
         if _is_whole(target, tree):
+            with suppress(OSError):
+                os.utime(target)  # gc removes first what was not used for longest
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".tmp-"))
@@ -161,6 +163,10 @@ class Store:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return target
+
+    def layout(self, digest: str) -> Path:
+        """Where :meth:`materialise` lays out the content ``digest``."""
+        return self.cache / "trees" / digest
 
     def lease(self, key: str, *, waiting: Callable[[str], None] | None = None) -> Lease:
         """The right to build ``key``; see :class:`partseg.store.lease.Lease`."""

@@ -11,24 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from partseg.synthetic.scenes import VOC_NUMBERS, jpeg
 from partseg.synthetic.world import BASE_CLASSES, CLASSES, Scene, draw_scene
 
-# VOC's class numbers, as Pascal-Part stores them in class_ind.
-_CLASS_IND = {
-    "aeroplane": 1,
-    "bicycle": 2,
-    "bird": 3,
-    "bus": 6,
-    "car": 7,
-    "cat": 8,
-    "cow": 10,
-    "dog": 12,
-    "horse": 13,
-    "motorbike": 14,
-    "sheep": 17,
-}
 _PASCAL, _IMAGENET = 1, 2  # first word of the seeds, so that the two never show the same scene
 
 
@@ -39,13 +25,11 @@ def write_pascal_part(
     train: int,
     val: int,
     size: int = 128,
-    train_classes: Sequence[str] = BASE_CLASSES,
-    val_classes: Sequence[str] = CLASSES,
     companions: float = 0.15,
 ) -> None:
     """A Pascal-Part folder: ``Annotations_Part``, ``VOCdevkit/VOC2010/{JPEGImages,ImageSets/Main}``.
 
-    Classes take turns, so that any number of images is balanced.
+    Classes take turns, so that any number of images is balanced. Training images do not show the novel ones.
 
     Args:
         root: created where it does not exist.
@@ -53,15 +37,13 @@ def write_pascal_part(
         train: number of training images.
         val: number of validation images.
         size: height and width, pixels.
-        train_classes: what training images show; by default without the novel classes.
-        val_classes: what validation images show.
         companions: share of images with a second, smaller object of the same split's classes.
     """
     voc = root / "VOCdevkit" / "VOC2010"
     folders = mats, images, lists = root / "Annotations_Part", voc / "JPEGImages", voc / "ImageSets" / "Main"
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    plan = (("train", 2008, train, train_classes), ("val", 2010, val, val_classes))
+    plan = (("train", 2008, train, BASE_CLASSES), ("val", 2010, val, CLASSES))
     for split, year, count, classes in plan:
         names = [f"{year}_{index:06d}" for index in range(1, count + 1)]
         for index, name in enumerate(names):
@@ -69,7 +51,7 @@ def write_pascal_part(
             second = classes[int(random.integers(len(classes)))] if random.random() < companions else None
             scene = draw_scene(classes[index % len(classes)], random, size=size, companion=second)
             (mats / f"{name}.mat").write_bytes(mat_bytes(name, scene))
-            (images / f"{name}.jpg").write_bytes(_jpeg(scene))
+            (images / f"{name}.jpg").write_bytes(jpeg(scene.image))
         (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="ascii")
 
 
@@ -90,13 +72,7 @@ def write_imagenet_folder(
         for index in range(per_class):
             random = np.random.default_rng([_IMAGENET, seed, number, index])
             scene = draw_scene(name, random, size=size)
-            (root / folder / f"{folder}_{index + 1}.JPEG").write_bytes(_jpeg(scene))
-
-
-def _jpeg(scene: Scene) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(scene.image).save(buffer, "JPEG", quality=93, subsampling=0)
-    return buffer.getvalue()
+            (root / folder / f"{folder}_{index + 1}.JPEG").write_bytes(jpeg(scene.image))
 
 
 def mat_bytes(name: str, scene: Scene) -> bytes:
@@ -106,7 +82,7 @@ def mat_bytes(name: str, scene: Scene) -> bytes:
     objects = [
         {
             "class": item.name,
-            "class_ind": float(_CLASS_IND[item.name]),
+            "class_ind": float(VOC_NUMBERS[item.name]),
             "mask": item.mask.astype(np.uint8),
             "parts": _structs(
                 ("part_name", "mask"),

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from partseg.synthetic.raw_panoptic import background
-from partseg.synthetic.scenes import CITYSCAPES, PASCAL_PP, jpeg, png, scene_series, unnumbered, write
+from partseg.synthetic.scenes import (
+    CITYSCAPES,
+    PASCAL_PP,
+    VOC_NUMBERS,
+    jpeg,
+    png,
+    scene_series,
+    unnumbered,
+    write,
+)
 from partseg.synthetic.world import Scene
 
 Uids = NDArray[np.int32]
@@ -57,19 +66,6 @@ _CITYSCAPES_PIDS = {
 }
 _CITIES = {"train": ("aachen", "zurich"), "val": ("frankfurt",)}
 
-_PASCAL_SIDS = {
-    "aeroplane": 1,
-    "bicycle": 2,
-    "bird": 3,
-    "bus": 6,
-    "car": 7,
-    "cat": 8,
-    "cow": 10,
-    "dog": 12,
-    "horse": 13,
-    "motorbike": 14,
-    "sheep": 17,
-}
 _PASCAL_SHAPES = (
     "dog",
     "car",
@@ -158,7 +154,7 @@ def write_pascal_pp(root: Path, *, seed: int, train: int, val: int, size: int) -
         for index, (scene, _) in enumerate(series):
             name = f"{year}_{3 * index + 2:06d}"
             uids = _stuff(scene, sky=_PASCAL_SKY, ground=_GRASS)
-            _paste_objects(uids, scene, _PASCAL_SIDS, _pascal_pid, first=1, group=False)
+            _paste_objects(uids, scene, VOC_NUMBERS, _pascal_pid, first=1, group=False)
             uids[:, -2:] = 0
             write(root / "JPEGImages" / f"{name}.jpg", jpeg(scene.image))
             write(root / "labels" / split / f"{name}.tif", _tiff(uids))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from partseg.synthetic.scenes import VOC, jpeg, mask_bbox, scene_series, write
+from partseg.synthetic.scenes import VOC, VOC_CLASSES, jpeg, mask_bbox, scene_series, write
 from partseg.synthetic.world import DrawnObject, Mask
 
 SHAPES = {
@@ -26,10 +26,6 @@ SHAPES = {
     "motorbike": "motorbike",
     "sheep": "sheep",
 }
-_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 _PERSON_PARTS = {
     "head": "head",
     "lfpa": "hand",
@@ -74,7 +70,7 @@ def write_voc2007(root: Path, *, seed: int, train: int, val: int, size: int) -> 
     for split, names in lists.items():
         main = voc / "ImageSets" / "Main"
         write(main / f"{split}.txt", "".join(f"{name}\n" for name in names).encode())
-        for label in _CLASSES:
+        for label in VOC_CLASSES:
             rows = [f"{name} {_presence(shown[name].get(label)):2d}\n" for name in names]
             write(main / f"{label}_{split}.txt", "".join(rows).encode())
 

@@ -20,6 +20,15 @@ from partseg.synthetic.world import SMALLEST, DrawnObject, Mask, Scene, draw_sce
 # First word of the seeds, so that no two worlds show the same scenes; 1 and 2 are those of raw_files.
 COCO, LVIS, PACO, PARTIMAGENET, PANOPTIC, CITYSCAPES, PASCAL_PP, VOC, SUBSET, COCO_JSON = range(3, 13)
 
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""PASCAL VOC's classes in their order."""
+
+VOC_NUMBERS = {name: number for number, name in enumerate(VOC_CLASSES, start=1)}
+"""The number that PASCAL VOC, Pascal-Part and PASCAL Panoptic Parts know a class by."""
+
 
 def scene_series(
     world: int,

@@ -121,6 +121,12 @@ def toned(colour: Colour, factor: float) -> Colour:
     return r, g, b
 
 
+def jittered(colour: Colour, random: np.random.Generator, most: int) -> Colour:
+    """The colour with up to ``most`` more or less of each primary."""
+    r, g, b = (int(np.clip(value + random.integers(-most, most + 1), 0, 255)) for value in colour)
+    return r, g, b
+
+
 def pattern_weight(paint: Paint, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """How much of ``paint.other`` shows at local coordinates, 0 to 1."""
     step = 2 * np.pi / paint.period

@@ -7,7 +7,19 @@ from itertools import pairwise
 
 import numpy as np
 
-from partseg.synthetic.shapes import Colour, Paint, Shape, box, curve, ellipse, limb, moved, polygon, toned
+from partseg.synthetic.shapes import (
+    Colour,
+    Paint,
+    Shape,
+    box,
+    curve,
+    ellipse,
+    jittered,
+    limb,
+    moved,
+    polygon,
+    toned,
+)
 
 _TYRE: Colour = (44, 44, 50)
 _HUB: Colour = (196, 198, 206)
@@ -18,9 +30,7 @@ _PAINTS: tuple[Colour, ...] = ((206, 60, 52), (48, 110, 190), (58, 148, 96), (22
 
 
 def _body_colour(random: np.random.Generator) -> Colour:
-    colour = _PAINTS[random.integers(len(_PAINTS))]
-    r, g, b = (int(np.clip(value + random.integers(-20, 21), 0, 255)) for value in colour)
-    return r, g, b
+    return jittered(_PAINTS[random.integers(len(_PAINTS))], random, 20)
 
 
 def _wheel(part: str, x: float, y: float, r: float) -> list[Shape]:

@@ -20,6 +20,7 @@ from partseg.synthetic.raw_panoptic import write_coco_panoptic
 from partseg.synthetic.raw_partimagenet import write_partimagenet
 from partseg.synthetic.raw_uids import write_cityscapes_pp, write_pascal_pp
 from partseg.synthetic.raw_voc import write_voc2007
+from partseg.validation import faults
 
 
 class World(BaseModel):
@@ -113,11 +114,8 @@ def world_settings(source: str, settings: Mapping[str, Any]) -> World:
     try:
         return model.model_validate(dict(settings))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
-        )
         known = ", ".join(model.model_fields)
-        raise SourceError(f"synthetic {source}: {problems}", fix=f"it takes {known}") from error
+        raise SourceError(f"synthetic {source}: {faults(error)}", fix=f"it takes {known}") from error
 
 
 def make_up(

@@ -1,120 +1,97 @@
 """``python -m partseg.training job.json``: one training, described by one file.
 
-For trainings in a process of their own: on another machine, or where a scheduler starts and stops them
-(SIGTERM leaves a checkpoint; the same command goes on from it).
+For trainings in processes of their own: beside the run that wants them, on other machines, or where a
+scheduler starts and stops them. Under ``torchrun`` several processes share the work::
+
+    torchrun --nproc-per-node 8 -m partseg.training job.json
+
+Standard output has one JSON object per line, from process 0 alone:
+
+* ``{"event": "progress", "done": 20, "total": 100, "message": "loss 1.2"}``
+* ``{"event": "log", "message": "..."}``
+* ``{"event": "finished", "metrics": {...}}``
+* ``{"event": "stopped", "message": "..."}``
+* ``{"event": "failed", "message": "...", "where": "..." or null, "fix": "..." or null}``
+
+Exit codes: 0 finished; 1 a fault of partseg, its traceback is on standard error; 2 a person can mend it; 3
+stopped by SIGTERM or SIGINT, and the same command goes on from the checkpoint that is left. ``torchrun``
+itself ends with 1 whenever one of its processes does not end with 0: there, the events tell more.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import time
 from pathlib import Path
+from typing import Any, TextIO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from partseg.errors import PartsegError
+from partseg.progress import Silent
+from partseg.training.distributed import joined
+from partseg.training.job import read_job
+from partseg.training.runner import run_job
+from partseg.training.stopping import TrainingStopped, stop_requests
 
-from partseg.errors import PartsegError, TrainingError
-from partseg.layout import Dataset
-from partseg.training.config import AnnotationKind, Runtime, TrainConfig, source
-from partseg.training.loop import train
-from partseg.vocabulary import EmbeddingTable
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class JobSource(_Strict):
-    """One dataset of a job; see :func:`partseg.training.config.source`."""
-
-    dataset: Path
-    images: Path
-    split: str = "train"
-    names: tuple[str, ...] | None = None
-    annotation: AnnotationKind = "part"
-    batch_size: int = 2
-    ratio: float = 1.0
-    federated: bool = False
-    keep_empty: bool = False
+INTERVAL = 0.1
+"""Seconds between two progress events."""
 
 
-class Job(_Strict):
-    """A training: what, from what, to where. Paths are as seen from the working directory."""
+class EventLines:
+    """Progress and results as JSON lines."""
 
-    train: TrainConfig
-    sources: tuple[JobSource, ...]
-    embeddings: Path
-    out: Path
-    work: Path
-    init: Path | None = None
-    backbone_weights: Path | None = None
-    cache: Path | None = None
-    runtime: Runtime = Runtime()
-
-
-class _Lines:
-    """Progress as lines on standard error, about a hundred of them."""
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.last = stream, 0.0
 
     def update(self, done: int, total: int, message: str = "") -> None:
-        if done == total or done % max(1, total // 100) == 0:
-            self.log(f"{done}/{total} {message}")
+        """A progress event, unless there was one just now."""
+        now = time.monotonic()
+        if done == total or now - self.last >= INTERVAL:
+            self.last = now
+            self.send("progress", done=done, total=total, message=message)
 
     def log(self, message: str) -> None:
-        sys.stderr.write(f"{message}\n")
+        """A log event."""
+        self.send("log", message=message)
 
-
-def read_job(path: Path) -> Job:
-    """Read a job file.
-
-    Raises:
-        TrainingError: the file is missing or does not describe a training.
-    """
-    try:
-        return Job.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise TrainingError("the job file cannot be read", where=path, fix=str(error)) from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
-        raise TrainingError("the job file does not describe a training", where=path, fix=faults) from error
-
-
-def run(job: Job) -> dict[str, float | int | str]:
-    """Run a job; see :func:`partseg.training.loop.train` for the errors."""
-    sources = [
-        source(
-            Dataset.open(one.dataset, image_root=one.images, cache=job.cache),
-            one.split,
-            names=None if one.names is None else frozenset(one.names),
-            annotation=one.annotation,
-            batch_size=one.batch_size,
-            ratio=one.ratio,
-            federated=one.federated,
-            keep_empty=one.keep_empty,
-        )
-        for one in job.sources
-    ]
-    table = EmbeddingTable.load(job.embeddings)
-    return train(
-        job.train,
-        sources,
-        table,
-        job.out,
-        job.work,
-        _Lines(),
-        init=job.init,
-        backbone_weights=job.backbone_weights,
-        runtime=job.runtime,
-    )
+    def send(self, event: str, **values: Any) -> None:
+        """Any event. Where nobody listens any more, the training still goes on, or to its checkpoint."""
+        try:
+            self.stream.write(f"{json.dumps({'event': event, **values})}\n")
+            self.stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job named on the command line; 2 tells that a person can mend what went wrong."""
+    """Run the job named on the command line and return the exit code."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m partseg.training job.json\n")
         return 2
-    try:
-        run(read_job(Path(arguments[0])))
-    except PartsegError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+    events = EventLines(sys.stdout)
+    with stop_requests() as stop:
+        first = False
+        try:
+            with joined() as processes:
+                first = not processes.rank
+                job = processes.together(lambda: read_job(Path(arguments[0])))
+                report = events if first else Silent()
+                metrics = run_job(job, report, processes=processes, stop=stop)
+        except TrainingStopped as stopped:
+            if first:
+                events.send("stopped", message=str(stopped))
+            return 3
+        except PartsegError as error:
+            if first:
+                where = None if error.where is None else str(error.where)
+                events.send("failed", message=error.what, where=where, fix=error.fix)
+                sys.stderr.write(f"{error}\n")
+            return 2
+        if first:
+            events.send("finished", metrics=metrics)
     return 0
 
 

@@ -1,68 +1,110 @@
-"""Which images a training step sees: a pure function of the seed and the step.
+"""Which images a training sees: a pure function of the seed, the iteration and the batch.
 
-Every step takes one dataset, one of its groups of like-shaped images, and draws a batch from the group with
-replacement. Dataset i is taken with a probability proportional to ratio_i / batch_size_i, so that the shares
-of images follow the ratios; a group is taken in proportion to its size. The published training fills such
-batches from one stream of weighted draws; batch for batch the distribution is the same, but here no state is
-carried from step to step, so a training goes on at any step without having seen the steps before.
+An iteration is one update of the weights, made of several batches. A batch takes one dataset, and of it one
+group of like-shaped images. There are two orders:
+
+* ``weighted`` draws with replacement. Dataset d is taken with a probability proportional to
+  ratio_d / batch_size_d, so that the shares of images follow the ratios; a group in proportion to what its
+  images weigh. The published training fills such batches from one stream of weighted draws
+  (``MultiDatasetSampler``); batch for batch the distribution is the same, but here no state is carried along.
+* ``epochs`` goes through all images of the one dataset in a new order every time; see
+  :mod:`partseg.training.epochs`.
+
+Either way a training goes on at any iteration without having seen those before, and any number of processes
+shares the same batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from partseg.errors import TrainingError
+from partseg.training.epochs import Epochs
+from partseg.training.pools import Pool, choose, stream
+
+__all__ = ["Pool", "SampleKey", "Steps"]
+
+Order = Literal["weighted", "epochs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleKey:
-    """One image of one step: position of its source, row in the source's split, seed of its augmentation."""
+    """One image of one batch: position of its source, row in the source's split, seed of its augmentation."""
 
     source: int
     row: int
     seed: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
-    """The images of one dataset. ``groups`` hold rows of the split; a batch never mixes two of them."""
-
-    groups: tuple[NDArray[np.int64], ...]
-    batch_size: int
-    ratio: float
-
-
-def draw(pools: Sequence[Pool], *, seed: int, step: int) -> list[SampleKey]:
-    """The images of one step."""
-    random = np.random.default_rng([seed, step])
-    source = _choose([pool.ratio / pool.batch_size for pool in pools], random)
-    pool = pools[source]
-    group = pool.groups[_choose([len(group) for group in pool.groups], random)]
-    rows = group[random.integers(len(group), size=pool.batch_size)]
-    seeds = random.integers(2**63, size=pool.batch_size)
-    return [
-        SampleKey(source=source, row=int(row), seed=int(one)) for row, one in zip(rows, seeds, strict=True)
-    ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """The batches of the steps ``start`` to ``stop`` - 1, as torch's DataLoader wants them."""
+    """The batches of the iterations ``start`` to ``stop`` - 1 that one process takes, in their order.
 
-    pools: Sequence[Pool]
-    seed: int
-    start: int
-    stop: int
+    A batch sampler of torch's ``DataLoader``: yields lists of :class:`SampleKey`.
+
+    Args:
+        pools: the datasets.
+        order: ``weighted`` or ``epochs``; see above.
+        seed: of the training.
+        start: first iteration.
+        stop: behind the last one.
+        batches: per iteration, over all processes.
+        rank: of this process; it takes the batches rank, rank + world, ...
+        world: number of processes.
+
+    Raises:
+        TrainingError: ``batches`` cannot be shared equally; ``epochs`` has several datasets or not one full
+            batch.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        *,
+        order: Order,
+        seed: int,
+        start: int,
+        stop: int,
+        batches: int = 1,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batches % world:
+            raise TrainingError(
+                f"{batches} batches per iteration cannot be shared by {world} processes",
+                fix=f"use a number of processes that divides {batches}, or change schedule.batches",
+            )
+        if order == "epochs" and len(pools) != 1:
+            raise TrainingError(
+                f"the order 'epochs' needs exactly one dataset, not {len(pools)}",
+                fix="use the order 'weighted'",
+            )
+        self.pools, self.seed = tuple(pools), seed
+        self.start, self.stop = start, stop
+        self.batches, self.rank, self.world = batches, rank, world
+        self._epochs = Epochs(self.pools[0], seed) if order == "epochs" else None
+        self._weights = [pool.ratio / pool.batch_size for pool in self.pools]
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        return (draw(self.pools, seed=self.seed, step=step) for step in range(self.start, self.stop))
+        for iteration in range(self.start, self.stop):
+            for number in range(self.rank, self.batches, self.world):
+                yield self.batch(iteration, number)
 
     def __len__(self) -> int:
-        return max(0, self.stop - self.start)
+        return max(0, self.stop - self.start) * (self.batches // self.world)
 
-
-def _choose(weights: Sequence[float], random: np.random.Generator) -> int:
-    total = np.cumsum(np.asarray(weights, dtype=np.float64))
-    return int(np.searchsorted(total, random.random() * total[-1], side="right").clip(max=len(weights) - 1))
+    def batch(self, iteration: int, number: int) -> list[SampleKey]:
+        """The images of batch ``number`` of an iteration."""
+        random = stream(self.seed, 0, iteration, number)
+        if self._epochs is not None:
+            source, rows = 0, self._epochs.batch(iteration * self.batches + number)
+        else:
+            source = choose(self._weights, random)
+            pool = self.pools[source]
+            rows = pool.draw(choose(pool.shares, random), random)
+        seeds = random.integers(2**63, size=len(rows))
+        return [
+            SampleKey(source=source, row=row, seed=seed)
+            for row, seed in zip(rows.tolist(), seeds.tolist(), strict=True)
+        ]

@@ -2,7 +2,7 @@
 
 from partseg.vocabulary.embed import ENCODER, embed
 from partseg.vocabulary.encoders import build_table, encode
-from partseg.vocabulary.names import Term, Vocabulary, from_names, resolve
+from partseg.vocabulary.names import Term, Vocabulary, from_names, objects_of, resolve
 from partseg.vocabulary.published import published
 from partseg.vocabulary.table import EmbeddingTable
 
@@ -15,6 +15,7 @@ __all__ = [
     "embed",
     "encode",
     "from_names",
+    "objects_of",
     "published",
     "resolve",
 ]

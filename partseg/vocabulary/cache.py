@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 
 from partseg.errors import WeightsError
+from partseg.files import default_cache
 from partseg.vocabulary.table import EmbeddingTable
 
 
 def default_folder() -> Path:
     """``texts`` in ``$PARTSEG_CACHE``, or in ``.partseg/cache`` in the current folder."""
-    return Path(os.environ.get("PARTSEG_CACHE") or Path(".partseg") / "cache") / "texts"
+    return default_cache() / "texts"
 
 
 def cache_file(folder: Path, encoder: str, weights: str) -> Path:

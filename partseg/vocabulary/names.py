@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -91,6 +92,20 @@ class Vocabulary:
         return tuple(rows.get(term.object) if term.kind == "part" else None for term in self.terms)
 
 
+def objects_of(vocabulary: Vocabulary) -> Vocabulary:
+    """The objects whose parts a vocabulary has without having them, in the order of their first parts.
+
+    Their prompts have the vocabulary's template; where that is about parts only, the published one.
+    """
+    there = {name.lower() for name in vocabulary.names}
+    names = dict.fromkeys(term.object for term in vocabulary.terms if term.object.lower() not in there)
+    template = vocabulary.template or PUBLISHED
+    if "{part}" in template:
+        template = PUBLISHED
+    terms = tuple(Term(name=name, prompt=prompt(template, name)) for name in names)
+    return Vocabulary(title=f"objects of {vocabulary.title}", terms=terms, template=template)
+
+
 def resolve(text: str, *, template: str | None = None) -> Vocabulary:
     """The vocabulary that a command line names.
 
@@ -106,9 +121,16 @@ def resolve(text: str, *, template: str | None = None) -> Vocabulary:
         WeightsError: a file is missing or cannot be read.
     """
     text = text.strip()
-    pieces = [canonical().get(piece.strip()) for piece in text.split("+")]
-    if None not in pieces:
-        return _published([piece for piece in pieces if piece], template)
+    pieces = [piece.strip() for piece in text.split("+")]
+    unknown = [piece for piece in pieces if piece not in canonical()]
+    if not unknown:
+        return _published([canonical()[piece] for piece in pieces], template)
+    near = _meant(unknown[0])
+    if near or len(unknown) < len(pieces):
+        raise RecipeError(
+            f"there is no published vocabulary {unknown[0]!r}",
+            fix=f"did you mean {near!r}?" if near else "see `partseg vocabulary list`",
+        )
     path = Path(text).expanduser()
     if "," not in text and path.suffix.lower() in (".txt", *TABLES):
         return _from_file(path, template)
@@ -136,9 +158,19 @@ def from_names(
     if twice := [name for name, times in count.items() if times > 1]:
         faults.append(f"names that occur twice: {', '.join(twice)}")
     if faults:
-        raise RecipeError(f"the vocabulary has {'; '.join(faults)}", where=where, fix="give each name once")
+        raise RecipeError(
+            f"the vocabulary has {'; '.join(faults)}",
+            where=where,
+            fix="give each name once, as 'object' or 'object:part'",
+        )
     terms = tuple(Term(name=name, prompt=prompt(template, name)) for name in given)
     return Vocabulary(title=title, terms=terms, template=template)
+
+
+def _meant(text: str) -> str | None:
+    """The published vocabulary that a word was probably meant to be; such names have an underscore."""
+    near = get_close_matches(text, canonical(), n=1, cutoff=0.85)
+    return near[0] if near and "_" in near[0] else None
 
 
 def _published(names: Sequence[str], template: str | None) -> Vocabulary:

@@ -1,110 +1,85 @@
 """Seconds per training step of a detector, split into forward, backward and optimiser.
 
-    python -m tests.bench.train_step --model configs/models/vlpart_r50.yaml --images 2 --side 800
+    python -m tests.bench.train_step                              (the tiny model, on a CPU)
+    python -m tests.bench.train_step --model configs/models/vlpart_r50.yaml --images 2 --side 1032 \\
+        --variants fp32,tf32,bf16,compile,bf16+recompute          (on a GPU; as many pixels as 800 x 1333)
 
-Random images with random boxes and masks, so that nothing but the model is measured. The plain float32
-step is measured beside the variants in the same run; the last column is how many times faster each one is.
+Random images with random boxes and masks, so that nothing but the model is measured. The first variant is
+the yardstick: the last but one column is how many times faster each one is, the last its peak memory (on a
+CPU the whole process's so far). ``original_detector --device cuda`` measures the original beside them.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from partseg.models.config import ModelConfig, load_config
-from partseg.models.structures import Batch, Target
-from partseg.models.vlpart import VLPart, build_model
+from partseg.models.config import load_config
+from partseg.training.step_times import StepTimes, measure_steps
 
-OBJECTS, CLASSES = 12, 93  # boxes per image as in Pascal-Part, and its part categories
+VARIANTS = ("fp32", "tf32", "bf16", "fp16", "compile", "recompute")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--model", type=Path, default=Path("configs/models/tiny.yaml"))
     parser.add_argument("--images", type=int, default=2, help="images per step")
     parser.add_argument("--side", type=int, default=128, help="height and width, pixels")
     parser.add_argument("--steps", type=int, default=10, help="measured steps")
-    parser.add_argument("--variants", default="fp32", help="of fp32, tf32, bf16, compile; comma separated")
+    parser.add_argument(
+        "--variants",
+        default="fp32",
+        help=f"of {', '.join(VARIANTS)} and sums like bf16+recompute; comma separated. compile is with bf16",
+    )
     options = parser.parse_args()
-    config = load_config(options.model)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"{options.model.stem}, {options.images} x {options.side} px, {device.type} ({name})")
+    cuda = torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{options.model.stem}, {options.images} x {options.side} px, {name}")
     print(
-        f"{'variant':10} {'step ms':>9} {'forward':>9} {'backward':>9} {'optimiser':>9} {'img/s':>8} {'x':>6}"
+        f"{'variant':16} {'step ms':>9} {'forward':>9} {'backward':>9} {'optimiser':>9} {'img/s':>8} "
+        f"{'x':>6} {'MiB':>7}"
     )
-    plain = 0.0
+    first: StepTimes | None = None
     for variant in options.variants.split(","):
-        row = measure(config, variant, options.images, options.side, options.steps, device)
-        step = sum(row)
-        plain = plain or step
-        cells = " ".join(f"{1000 * value:9.1f}" for value in (step, *row))
-        print(f"{variant:10} {cells} {options.images / step:8.1f} {plain / step:6.2f}", flush=True)
-    if device.type == "cuda":
-        print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+        found = measure(variant.split("+"), options)
+        first = first or found
+        times = (found.step, found.forward, found.backward, found.optimiser)
+        print(
+            f"{variant:16} {' '.join(f'{1000 * seconds:9.1f}' for seconds in times)} "
+            f"{found.images_per_second:8.1f} {first.step / found.step:6.2f} {found.peak_memory / 2**20:7.0f}",
+            flush=True,
+        )
 
 
-def measure(
-    config: ModelConfig, variant: str, images: int, side: int, steps: int, device: torch.device
-) -> tuple[float, float, float]:
-    """Median seconds of forward, backward and optimiser."""
-    torch.manual_seed(0)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = variant == "tf32"
-    model = build_model(config).to(device).train()
-    if variant == "compile":
-        model.backbone = torch.compile(model.backbone)
-    amp = torch.bfloat16 if variant in ("bf16", "compile") else None
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-5)
-    batch = random_batch(config, images, side).to(device)
-    rows = [one_step(model, optimiser, batch, amp, device) for _ in range(steps + 3)][3:]
-    forward, backward, update = (statistics.median(column) for column in zip(*rows, strict=True))
-    return forward, backward, update
+def measure(parts: list[str], options: argparse.Namespace) -> StepTimes:
+    """One row of the table."""
+    if unknown := set(parts) - set(VARIANTS):
+        raise SystemExit(f"no variant {sorted(unknown)[0]!r}; there are {', '.join(VARIANTS)}")
+    with tf32("tf32" in parts):
+        return measure_steps(
+            load_config(options.model),
+            images=options.images,
+            side=options.side,
+            steps=options.steps,
+            amp="fp16" if "fp16" in parts else "bf16" if {"bf16", "compile"} & set(parts) else "none",
+            compile="compile" in parts,
+            recompute="recompute" in parts,
+        )
 
 
-def one_step(
-    model: VLPart,
-    optimiser: torch.optim.Optimizer,
-    batch: Batch,
-    amp: torch.dtype | None,
-    device: torch.device,
-) -> tuple[float, float, float]:
-    loss, forward = timed(
-        lambda: sum(model.losses(batch, amp=amp).values(), torch.zeros((), device=device)), device
-    )
-    optimiser.zero_grad(set_to_none=True)
-    _, backward = timed(loss.backward, device)
-    _, update = timed(optimiser.step, device)
-    return forward, backward, update
-
-
-def timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    start = time.perf_counter()
-    result = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return result, time.perf_counter() - start
-
-
-def random_batch(config: ModelConfig, images: int, side: int) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    targets = []
-    for _ in range(images):
-        low = torch.rand(OBJECTS, 2, generator=generator) * side * 0.7
-        boxes = torch.cat([low, low + side * (0.05 + 0.25 * torch.rand(OBJECTS, 2, generator=generator))], 1)
-        masks = torch.zeros(OBJECTS, side, side, dtype=torch.uint8)
-        for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist(), strict=True):
-            mask[y0:y1, x0:x1] = 1
-        labels = torch.randint(CLASSES, (OBJECTS,), generator=generator)
-        targets.append(Target(boxes=boxes, labels=labels, masks=masks))
-    pictures = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8, generator=generator)
-    text = torch.randn(CLASSES, config.text_dim, generator=generator)
-    return Batch(images=list(pictures), targets=targets, annotation="part", text=text)
+@contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """Whether a GPU may multiply float32 numbers with 10 bits of mantissa."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 if __name__ == "__main__":

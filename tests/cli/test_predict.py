@@ -212,3 +212,49 @@ def test_faults_of_a_person_are_one_clear_error(weights: Path, shots: Path, tmp_
         with pytest.raises(PartsegError, match=message):
             run(*arguments, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_parts_bring_their_objects_unless_told_not_to(weights: Path, shots: Path, tmp_path: Path) -> None:
+    def categories(*options: str) -> list[tuple[str, int | None]]:
+        out = tmp_path / "-".join(("out", *options))
+        run(shots / "a.png", "--weights", weights, "--out", out, "--vocabulary", "dog:head,dog:paw", *options)
+        found = json.loads((out / "images.json").read_text())["categories"]
+        return [(item["name"], item.get("parent_id")) for item in found]
+
+    assert categories() == [("dog:head", 3), ("dog:paw", 3), ("dog", None)]
+    assert categories("--no-objects") == [("dog:head", None), ("dog:paw", None)]
+
+
+def test_embeddings_without_the_objects_are_noted(weights: Path, shots: Path, tmp_path: Path) -> None:
+    from partseg.vocabulary import build_table
+
+    build_table(["dog:head"], encoder="offline:128").save(tmp_path / "rows.safetensors")
+    arguments = (shots / "a.png", "--weights", weights, "--embeddings", tmp_path / "rows.safetensors")
+    text = run(*arguments, "--out", tmp_path / "out", "--vocabulary", "dog:head").output
+    assert "note: the embeddings have no row for every object (dog)" in text
+    quiet = run(*arguments, "--out", tmp_path / "out", "--vocabulary", "dog:head", "--no-objects").output
+    assert "note:" not in quiet
+
+
+def test_16_bits_are_computed(weights: Path, shots: Path, tmp_path: Path) -> None:
+    scores = []
+    for precision in ("float32", "bf16"):
+        out = tmp_path / precision
+        run(shots / "a.png", "--weights", weights, "--out", out, "--precision", precision)
+        found = json.loads((out / "detections/a.json").read_text())["detections"]
+        scores.append([item["score"] for item in found])
+    assert scores[0] != scores[1]
+    assert scores[1][0] == pytest.approx(scores[0][0], abs=0.02)
+
+
+def test_the_network_is_translated_where_asked(
+    weights: Path, shots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    translated: list[str] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: translated.append(type(self).__name__))
+    run(shots / "a.png", "--weights", weights, "--out", tmp_path / "a")
+    assert translated == []
+    run(shots / "a.png", "--weights", weights, "--out", tmp_path / "b", "--compile")
+    assert translated == ["FeaturePyramid"]

@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
+from PIL import Image
 from typer.testing import CliRunner, Result
 
-from partseg.cli import weights
+from partseg.cli import predict, weights
 from partseg.errors import WeightsError
 from partseg.models.checkpoints import export_vlpart
-from partseg.models.config import load_config
-from partseg.models.files import ModelCard, load_model
+from partseg.models.config import ModelConfig, load_config
+from partseg.models.files import ModelCard, load_model, read_card
 from partseg.models.vlpart import build_model
+from tests.predict.conftest import photo
 
+TOWER = "partseg-cli-tower"
 TINY = Path(__file__).parents[2] / "configs/models/tiny.yaml"
 
 
@@ -24,6 +28,20 @@ def run(*arguments: object) -> Result:
     result = CliRunner().invoke(weights.app, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     return result
+
+
+def small_tower(folder: Path) -> Path:
+    """A file of weights for a CLIP so small that open_clip does not know it yet."""
+    open_clip = pytest.importorskip("open_clip")
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    vision = {"image_size": 32, "layers": 1, "width": 16, "patch_size": 16, "head_width": 8}
+    (folder / f"{TOWER}.json").write_text(
+        json.dumps({"embed_dim": 12, "vision_cfg": vision, "text_cfg": text})
+    )
+    open_clip.add_model_config(folder / f"{TOWER}.json")
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model(TOWER, pretrained=None).state_dict(), folder / "tower.pt")
+    return folder / "tower.pt"
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +115,49 @@ def test_a_malicious_file_is_named_and_nothing_runs(tmp_path: Path, monkeypatch:
         with pytest.raises(WeightsError, match=r"evil.pth: the file asks for 'posix.mkdir'"):
             CliRunner().invoke(weights.app, command, catch_exceptions=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.pth"]
+
+
+def test_a_released_file_draws_a_published_vocabulary_and_any_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file with the original's names and nothing of ours in it, and a text tower of one's own."""
+    monkeypatch.setenv("PARTSEG_CACHE", str(tmp_path / "cache"))
+    tower = small_tower(tmp_path)
+    settings = load_config(TINY.parent / "vlpart_r50.yaml").model_dump()
+    settings |= {"text_dim": 12, "pyramid_channels": 16}
+    settings["roi"] |= {"box_channels": 32, "mask_channels": 16}
+    torch.manual_seed(0)
+    model = build_model(ModelConfig.model_validate(settings))
+    with torch.no_grad():  # random weights are sure of nothing
+        model.get_submodule("proposal_generator.rpn_head.objectness_logits").bias.fill_(3.0)
+    words = {"roi_heads.box_predictor.cls_score.zs_weight": torch.randn(12, 94)}
+    export_vlpart(model, tmp_path / "r50_made_up.pth", extras=words)
+    photo(tmp_path / "photo.jpg")
+
+    assert "VLPart, resnet50" in run("import", tmp_path / "r50_made_up.pth", "--out", tmp_path / "m").stdout
+    card = read_card(tmp_path / "m")
+    assert card.vocabulary is None  # names and prompts are not in the file: those of each vocabulary count
+    app = typer.Typer()
+    app.command()(predict.predict)
+    for weights_file, vocabulary, wanted in (
+        (tmp_path / "r50_made_up.pth", "pascal_part", {"aeroplane:body", "dog:head", "dog"}),
+        (tmp_path / "m", "dog,dog:head,dog:paw", {"dog", "dog:head", "dog:paw"}),
+    ):
+        out = tmp_path / f"out-{weights_file.name}"
+        result = CliRunner().invoke(
+            app,
+            [str(tmp_path / "photo.jpg"), "--weights", str(weights_file), "--vocabulary", vocabulary,
+             "--encoder", f"open_clip:{TOWER}", "--text-weights", str(tower), "--out", str(out),
+             "--device", "cpu", "--score", "0.3"],
+            catch_exceptions=False,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        looked_for = {item["name"] for item in json.loads((out / "images.json").read_text())["categories"]}
+        assert wanted <= looked_for
+        found = json.loads((out / "detections/photo.json").read_text())["detections"]
+        assert found
+        assert {item["name"] for item in found} <= looked_for
+        assert Image.open(out / "overlays/photo.jpg").size[0] >= 480
 
 
 def test_the_command_line_is_there_without_torch() -> None:

@@ -22,7 +22,7 @@ COMMAND = [
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     home = tmp_path_factory.mktemp("undisturbed")
-    run(home)
+    run(home, processes=0)
     return artifacts(home)
 
 
@@ -52,16 +52,17 @@ def test_a_run_killed_again_and_again_ends_the_same(undisturbed, tmp_path):
     assert artifacts(tmp_path) == undisturbed
 
 
-def start(home: Path) -> subprocess.Popen[str]:
+def start(home: Path, processes: int = 1) -> subprocess.Popen[str]:
     environment = {**os.environ, "PARTSEG_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    environment["PARTSEG_PROCESSES"] = str(processes)
     environment.pop("PARTSEG_STORE", None)
     return subprocess.Popen(
         COMMAND, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def run(home: Path) -> None:
-    process = start(home)
+def run(home: Path, processes: int = 1) -> None:
+    process = start(home, processes)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
 

@@ -91,7 +91,7 @@ def test_the_error_itself_reaches_a_caller_in_the_same_process(flow, tmp_path):
     from flows.here import run_here
     from pipelines.plan import Selection, make_plan
     from pipelines.recipe import load_recipe
-    from pipelines.run import Unwatched
+    from pipelines.watch import Unwatched
     from pipelines.workspace import Workspace
 
     workspace = Workspace.open(home=tmp_path / "home")

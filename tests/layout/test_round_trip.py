@@ -101,7 +101,7 @@ def test_the_same_records_give_the_same_bytes_however_they_arrive(tmp_path: Path
 
 
 def test_row_groups_do_not_depend_on_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("partseg.layout.writer.ROW_GROUP", 8)
+    monkeypatch.setattr("partseg.layout.table_files.ROW_GROUP", 8)
     records = [record(f"k{index}", index) for index in range(9)]
     first = write(tmp_path / "one", {"train": records})
     monkeypatch.setattr("partseg.layout.writer._BUFFERED_RECORDS", 2)

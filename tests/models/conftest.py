@@ -16,7 +16,7 @@ def tiny() -> ModelConfig:
     return load_config(ROOT / "configs/models/tiny.yaml")
 
 
-def batch(annotation: Annotation = "part", *, dim: int = 128, classes: int = 3, masks: bool = True) -> Batch:
+def batch(annotation: Annotation = "box", *, dim: int = 128, classes: int = 3, masks: bool = True) -> Batch:
     """Two noisy images with a bright rectangle each."""
     generator = torch.Generator().manual_seed(0)
     images, targets = [], []

@@ -329,7 +329,7 @@ def test_a_file_of_something_else_is_said_to_be(tmp_path: Path, content: bytes, 
 
 
 def test_a_missing_file_and_a_program_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="no such file of weights; check the path"):
         read_checkpoint(tmp_path / "none.pth")
     with zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         for member in ("data.pkl", "constants.pkl", "code/__torch__.py"):

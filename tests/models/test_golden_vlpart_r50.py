@@ -59,8 +59,8 @@ def test_inference(model: VLPart) -> None:
 @pytest.mark.parametrize(
     ("case", "annotation", "index"),
     [
-        ("box_fed_arange", "part", 0),
-        pytest.param("part_nofed_arange", "part", 2, marks=pytest.mark.slow),
+        ("box_fed_arange", "box", 0),
+        pytest.param("part_nofed_arange", "box", 2, marks=pytest.mark.slow),
         pytest.param("ppart_arange", "parsed_part", 2, marks=pytest.mark.slow),
         ("image_arange", "image", 2),
     ],

@@ -47,7 +47,7 @@ def model(tiny: ModelConfig) -> VLPart:
 @pytest.mark.parametrize(
     ("annotation", "names"),
     [
-        ("part", PART_LOSSES),
+        ("box", PART_LOSSES),
         ("image", {"loss_image", "loss_rpn_cls"}),
         ("parsed_part", {"loss_parsed_part", "loss_rpn_cls"}),
     ],
@@ -62,11 +62,11 @@ def test_losses_by_annotation(model: VLPart, annotation: Annotation, names: set[
     gradients = {name: p.grad for name, p in model.named_parameters()}
     assert all(g is None or torch.isfinite(g).all() for g in gradients.values())
     trained = {name.split(".")[1] for name, g in gradients.items() if g is not None}
-    assert ("mask_head" in trained) == (annotation == "part")
+    assert ("mask_head" in trained) == (annotation == "box")
     head = gradients["proposal_generator.rpn_head.conv.weight"]
     # Without boxes to trust, the proposal network gets gradients of exactly zero.
     assert head is not None
-    assert bool(head.any()) == (annotation == "part")
+    assert bool(head.any()) == (annotation == "box")
 
 
 def test_boxes_without_masks_train_no_masks(model: VLPart) -> None:
@@ -188,7 +188,7 @@ def test_a_cascade_learns_and_detects_in_stages(rule: str) -> None:
     model = build_model(ModelConfig.model_validate(settings))
     stages = {"_stage0", "_stage1", "_stage2"}
     expected: dict[Annotation, set[str]] = {
-        "part": {f"{name}{stage}" for name in ("loss_cls", "loss_box_reg") for stage in stages}
+        "box": {f"{name}{stage}" for name in ("loss_cls", "loss_box_reg") for stage in stages}
         | {"loss_mask", "loss_rpn_cls", "loss_rpn_loc"},
         "parsed_part": {f"loss_parsed_part{stage}" for stage in stages} | {"loss_rpn_cls"},
         "image": {f"loss_image{stage}" for stage in stages} | {"loss_rpn_cls"},
@@ -299,24 +299,6 @@ def test_frozen_stages_and_norms() -> None:
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in backbone.modules())
     levels = backbone(torch.zeros(1, 3, 64, 64))
     assert [level.shape[2] for level in levels] == [16, 8, 4, 2]
-
-
-def test_backbone_weights_from_a_file(tmp_path: Path) -> None:
-    first = TimmBackbone(name="test_resnet", norm="batch", frozen_stages=0)
-    tensors = dict(first.base.state_dict())
-    save_file({**tensors, "fc.weight": torch.zeros(3)}, tmp_path / "weights.safetensors")
-    torch.save({"state_dict": tensors}, tmp_path / "weights.pth")
-    for name in ("weights.safetensors", "weights.pth"):
-        second = TimmBackbone(name="test_resnet", norm="frozen", frozen_stages=0)
-        second.load(tmp_path / name)
-        assert torch.equal(second.base.state_dict()["conv1.0.weight"], tensors["conv1.0.weight"])
-    del tensors["conv1.0.weight"]
-    save_file(tensors, tmp_path / "weights.safetensors")
-    with pytest.raises(WeightsError, match=r"1 backbone tensors .* 'conv1.0.weight'"):
-        first.load(tmp_path / "weights.safetensors")
-    torch.save({"state_dict": {"x": print}}, tmp_path / "weights.pth")
-    with pytest.raises(WeightsError, match="more than tensors"):
-        first.load(tmp_path / "weights.pth")
 
 
 def test_model_files_are_strict(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from partseg.layout import (
 )
 from partseg.parsing.config import DescriptorConfig, ParserConfig, ViTConfig
 from partseg.parsing.descriptors import Describer
-from partseg.parsing.parser import Candidates, FoundParts
+from partseg.parsing.parts import Candidates, FoundParts
 from partseg.parsing.vit import build_vit
 
 CATEGORIES = (

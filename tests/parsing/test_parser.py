@@ -15,7 +15,8 @@ from partseg.parsing.config import ParserConfig
 from partseg.parsing.descriptors import Describer
 from partseg.parsing.detector import suppress
 from partseg.parsing.index import BaseImages, BaseIndex, build_index
-from partseg.parsing.parser import Base, parse
+from partseg.parsing.parser import parse
+from partseg.parsing.parts import Base
 from pipelines.inputs import chosen
 from tests.parsing.conftest import CATEGORIES, FakeDetector, masks
 

@@ -18,7 +18,7 @@ from pipelines.workspace import Workspace
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     home = tmp_path_factory.mktemp("home")
-    return Workspace.open(home=home, store=str(home / "store"))
+    return Workspace.open(home=home, store=str(home / "store"), processes=0)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_report_is_one_file_with_pictures_and_no_outside_references(run):
 
 
 def test_the_same_work_gives_the_same_artifacts_elsewhere(run, tmp_path):
-    other = Workspace.open(home=tmp_path / "home", store=str(tmp_path / "store"))
+    other = Workspace.open(home=tmp_path / "home", store=str(tmp_path / "store"), processes=0)
     again = run_recipe(plan(other), other)
     assert {n: r.digest for n, r in again.results.items()} == {n: r.digest for n, r in run.results.items()}
     assert {n: r.metrics for n, r in again.results.items()} == {n: r.metrics for n, r in run.results.items()}

@@ -139,3 +139,61 @@ def test_stages_come_in_an_order_in_which_they_can_run(bench):
         "recipes/r.yaml", "stages: {b: {kind: add, of: [c, a]}, a: {kind: numbers}, c: {kind: add, of: [a]}}"
     )
     assert list(bench.recipe("r").stages) == ["a", "c", "b"]
+
+
+LIBRARY = """
+stages:
+  one: {kind: numbers, value: 1}
+  two: {kind: numbers, value: 2}
+  sum: {kind: add, of: [one, two]}
+  sum_of_sums: {kind: add, of: [sum, sum]}
+  alone: {kind: numbers, value: 3}
+published: {sum: {cost: 2 h}, alone: {cost: 1 h}}
+"""
+
+
+def test_until_takes_from_a_library_what_is_needed(bench):
+    bench.write("recipes/parts/library.yaml", LIBRARY)
+    bench.write("recipes/some.yaml", 'extends: parts/library.yaml\nuntil: ["sum*"]')
+    bench.write("recipes/less.yaml", "extends: some\nuntil: [sum]")
+    assert list(bench.recipe("some").stages) == ["one", "two", "sum", "sum_of_sums"]
+    less = bench.recipe("less")  # the last word counts
+    assert list(less.stages) == ["one", "two", "sum"]
+    assert less.published == {"sum": {"cost": "2 h"}}
+    assert bench.run(name="less").results.keys() == {"one", "two", "sum"}
+    assert bench.states(name="some") == {
+        "one": "cached",
+        "two": "cached",
+        "sum": "cached",
+        "sum_of_sums": "run",
+    }
+
+
+def test_until_names_what_does_not_exist(bench):
+    bench.write("recipes/library.yaml", LIBRARY)
+    message = fails(bench, "extends: library\nuntil: [summ]")
+    assert "until: there is no stage summ; did you mean sum?" in message
+    assert "until: there is no stage s??_x" in fails(bench, "extends: library\nuntil: ['s??_x']")
+    overrides = parse_overrides(["alone.value=5"])
+    message = fails(bench, "extends: library\nuntil: [sum]", overrides=overrides)
+    assert "--set alone.value: this recipe does without that stage" in message
+
+
+def test_a_mapping_reaches_every_entry_of_a_list(bench):
+    from pipelines.yaml_files import merge
+
+    base = {"data": [{"from": "a", "size": {"short": 1, "long": 2}}, {"from": "b"}], "steps": [1, 2]}
+    over = {"data": {"size": {"short": 9}}, "steps": [3]}
+    assert merge(base, over) == {
+        "data": [{"from": "a", "size": {"short": 9, "long": 2}}, {"from": "b", "size": {"short": 9}}],
+        "steps": [3],
+    }
+    assert merge({"steps": [1, 2]}, {"steps": {"a": 1}}) == {"steps": {"a": 1}}  # no entries to go to
+    assert merge({"steps": []}, {"steps": {"a": 1}}) == {"steps": {"a": 1}}
+
+
+def test_published_numbers_belong_to_stages(bench):
+    message = fails(bench, "extends: work\nstages: {}\npublished: {summ: {cost: 1 h}}")
+    assert "published: there is no stage summ" in message
+    assert "did you mean sum?" in message
+    assert "there is no zoo called vlprat" in fails(bench, "extends: work\nzoo: vlprat")

@@ -7,7 +7,7 @@ import pytest
 
 from partseg.errors import PartsegError, RecipeError, SourceError, TrainingError
 from pipelines.manifest import read_runs
-from pipelines.run import Unwatched
+from pipelines.watch import Unwatched
 
 SLOW = "stages: {one: {kind: numbers}, slow: {kind: slow, of: one, steps: 3}}"
 
@@ -38,7 +38,7 @@ def test_an_interrupted_stage_finds_its_work_again(bench, monkeypatch, tmp_path)
             if done == 2:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipelines.run.PROGRESS_INTERVAL", 0.0)
+    monkeypatch.setattr("pipelines.watch.PROGRESS_INTERVAL", 0.0)
     with pytest.raises(KeyboardInterrupt):
         bench.run(watcher=StopAtTwo())
     assert read_runs(bench.folder / "home")[0]["state"] == "stopped"

@@ -53,6 +53,10 @@ def test_boxes_decide_where_a_mask_is_empty() -> None:
     assert link([(DOG, (0, 0, 20, 20)), (HEAD, (30, 30, 39, 39))], empty=(0, 1)) == [-1, -1]
 
 
+def test_more_detections_than_fit_into_a_byte() -> None:
+    assert link([(DOG, (0, 0, 20, 20)), *[(HEAD, (2, 2, 10, 10))] * 299]) == [-1, *[0] * 299]
+
+
 def test_nothing_found_links_nothing() -> None:
     assert link([]) == []
 

@@ -1,5 +1,13 @@
 from __future__ import annotations
 
+import time
+import uuid
+
+import pytest
+from typer.testing import CliRunner
+
+from partseg.cli.store import app
+from partseg.store import Store
 from partseg.store.gc import collect, drop_damaged, find_garbage
 from partseg.store.store import blob_name
 
@@ -41,3 +49,98 @@ def test_a_dropped_artifact_keeps_the_sound_blobs(store, publish):
     assert store.action("k1") is None
     assert store.files.size(blob_name(first.sha256)) is None
     assert store.files.size(blob_name(second.sha256)) == 5
+
+
+class TestUnderALimit:
+    """Three artifacts of 1000 bytes that nobody names, published one after the other."""
+
+    @pytest.fixture
+    def three(self, local, publish):
+        for number in (1, 2, 3):
+            publish(local, f"k{number}", a=str(number) * 1000)
+            time.sleep(0.02)  # times of files move in steps of some milliseconds
+        return local
+
+    def limit(self, store, artifacts):
+        """Room for so many of them."""
+        trees = sum(found.size for found in store.files.walk("trees"))
+        return artifacts * (1000 + trees // 3) + 10
+
+    @pytest.mark.parametrize(
+        ("room", "gone"), [(3, ()), (2, ("k1",)), (1, ("k1", "k2")), (0, ("k1", "k2", "k3"))]
+    )
+    def test_the_oldest_go_until_the_rest_fits(self, three, room, gone):
+        garbage = find_garbage(three, grace=0, max_size=self.limit(three, room))
+        assert sorted(garbage.keys) == list(gone)
+        assert garbage.left <= self.limit(three, room)
+        collect(three, garbage)
+        assert {f"k{number}" for number in (1, 2, 3) if three.lookup(f"k{number}")} == {"k1", "k2", "k3"} - {
+            *gone
+        }
+        after = find_garbage(three, grace=0, max_size=self.limit(three, 3))
+        assert (after.keys, after.files, after.left) == ((), (), garbage.left)
+
+    def test_what_was_laid_out_again_counts_as_used(self, three):
+        for key in ("k1", "k2", "k1"):
+            three.materialise(three.action(key).tree)
+            time.sleep(0.02)
+        garbage = find_garbage(three, grace=0, max_size=self.limit(three, 1))
+        assert sorted(garbage.keys) == ["k2", "k3"]
+
+    def test_names_and_pins_stay_whatever_the_limit(self, three):
+        three.set_ref("r", "s", "k1")
+        three.pin("k2")
+        garbage = find_garbage(three, grace=0, max_size=1)
+        assert garbage.keys == ("k3",)
+        assert garbage.left > 1
+        # They take room from the others, too.
+        assert find_garbage(three, grace=0, max_size=self.limit(three, 2)).keys == ("k3",)
+        assert find_garbage(three, grace=0, max_size=self.limit(three, 3)).keys == ()
+
+    def test_what_is_young_stays_whatever_the_limit(self, three):
+        garbage = find_garbage(three, max_size=1)
+        assert (garbage.keys, garbage.files) == ((), ())
+
+    def test_a_damaged_artifact_is_not_worth_keeping(self, three):
+        three.files.remove(f"trees/{three.action('k3').tree}.json")
+        assert find_garbage(three, grace=0, max_size=self.limit(three, 3)).keys == ("k3",)
+
+
+def test_an_artifact_that_shares_all_its_files_needs_no_room(store, publish):
+    named = publish(store, "k1", a="1")
+    publish(store, "k2", a="1")
+    store.set_ref("r", "s", "k1")
+    assert store.tree(named.tree).size > 0
+    assert find_garbage(store, grace=0, max_size=0).keys == ()
+    assert find_garbage(store, grace=0).keys == ("k2",)
+
+
+def test_downloads_of_a_removed_artifact_go_too(tmp_path, publish):
+    remote = Store(f"memory://{uuid.uuid4().hex}", cache=tmp_path / "cache")
+    remote.materialise(publish(remote).tree)
+    assert [path for path in (tmp_path / "cache/blobs").rglob("*") if path.is_file()]
+    collect(remote, find_garbage(remote, grace=0))
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_the_command_says_what_stays(local, publish):
+    publish(local, "k1", a="1" * 1000)
+    named = publish(local, "k2", a="2" * 1000)
+    local.set_ref("r", "s", "k2")
+    arguments = ["gc", "--store", local.url, "--grace", "0", "--max-size", "1kB"]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "would free 1.1 kB: 1 artifacts and 2 files; --delete does it" in shown.output
+    assert "1.1 kB stay, more than 1.0 kB: they are named by recipes, pinned or younger" in shown.output
+    assert local.lookup("k1") is not None
+    deleted = CliRunner().invoke(app, [*arguments, "--delete"])
+    assert "freed 1.1 kB" in deleted.output
+    assert local.action("k1") is None
+    assert local.lookup("k2") == named
+
+
+@pytest.mark.parametrize("text", ["50", "GB", "5 XB", "-1GB", "1e3GB"])
+def test_a_size_needs_a_unit(local, text):
+    result = CliRunner().invoke(app, ["gc", "--store", local.url, "--max-size", text])
+    assert result.exit_code == 2
+    assert "write it like 500MB or" in result.output.replace("\n", " ")

@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes, la
 from partseg.errors import SourceError
 from partseg.synthetic import WORLDS, draw_scene, make_up, raw_coco, raw_lvis, raw_paco, raw_uids
 from partseg.synthetic.outlines import outlines, polygons_area
-from partseg.synthetic.scenes import scene_series, uncompressed
+from partseg.synthetic.scenes import VOC_NUMBERS, scene_series, uncompressed
 
 SMALL = {"train": 5, "val": 3, "size": 64}
 FOLDERS = {"per_class": 2, "size": 48}
@@ -254,7 +254,8 @@ def test_pascal_pp(tmp_path: Path) -> None:
     assert labels == {path.stem for path in tmp_path.glob("JPEGImages/*.jpg")}
     assert len(labels) == 13
     found = {int(uid) for uids in uid_maps(tmp_path) for uid in np.unique(uids)}
-    assert {uid // 100000 for uid in found if uid >= 100000} == set(raw_uids._PASCAL_SIDS.values())
+    drawn = {VOC_NUMBERS[name] for name in raw_uids._PASCAL_SHAPES}
+    assert {uid // 100000 for uid in found if uid >= 100000} == drawn
     wheels = {uid % 100 for uid in found if uid // 100000 == 7}
     assert {20, 21, 40, 41, 3} <= wheels
     assert 84 in found

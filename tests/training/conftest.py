@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from partseg.layout import AnnotationRow, Category, Dataset, DatasetWriter, ImageRow, Record, mask_to_rle
+from partseg.vocabulary import EmbeddingTable, build_table
 
 SIDE = 64
 
@@ -77,3 +79,54 @@ def write_dataset(folder: Path, images: int = 8) -> Dataset:
 @pytest.fixture(scope="session")
 def boxes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return write_dataset(tmp_path_factory.mktemp("boxes"))
+
+
+@pytest.fixture(scope="session")
+def table(boxes: Dataset) -> EmbeddingTable:
+    return build_table([c.name for c in boxes.categories], encoder="offline:32")
+
+
+def write_photos(folder: Path) -> Dataset:
+    """Two photos as JPEG, the second turned by EXIF: outlines and run-lengths, a crowd, an ignored box.
+
+    The categories are dog (1), dog:head (2) and cat (3); cats are rare.
+    """
+    random = np.random.default_rng(4)
+    categories = [
+        Category(category_id=1, name="dog", kind="object"),
+        Category(category_id=2, name="dog:head", kind="part", parent_id=1),
+        Category(category_id=3, name="cat", kind="object"),
+    ]
+    (folder / "images").mkdir(parents=True)
+    height, width = 60, 80
+    ring = np.array([10.25, 5, 70.5, 8, 60, 41.75, 22, 58])
+    mask = np.zeros((height, width), dtype=bool)
+    mask[20:33, 30:51] = True
+    with DatasetWriter(
+        folder / "data",
+        name="photos",
+        categories=categories,
+        converter={"name": "test"},
+        image_source="photos",
+    ) as writer:
+        for number in range(2):
+            pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            photo, exif = Image.fromarray(pixels).resize((width, height)), Image.Exif()
+            if number:
+                exif[0x0112] = 6  # to be turned right by a quarter
+                photo = photo.transpose(Image.Transpose.ROTATE_90)
+            photo.save(folder / "images" / f"{number}.jpg", quality=90, exif=exif)
+            outlined = annotation(1, mask, polygons=(ring,))
+            partly = replace(annotation(2, mask, parent=0), bbox_xywh=(70.1, 50.3, 25.7, 20.2))
+            crowd, ignored = annotation(3, mask, is_crowd=True), annotation(1, mask, is_ignore=True)
+            image = ImageRow(
+                file_name=f"{number}.jpg", height=height, width=width, sha256=None, source_key=str(number)
+            )
+            rows = (outlined, partly, *((crowd, ignored) if number else ()))
+            writer.write("train", Record(image=image, annotations=rows, findings=()))
+    return Dataset.open(folder / "data", image_root=folder / "images", cache=folder / "cache")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_photos(tmp_path_factory.mktemp("photos"))

@@ -75,7 +75,7 @@ def test_objects_and_parts_of_ones_own() -> None:
     assert found.parents == (None, 0, None)
     assert [(term.object, term.part) for term in found.terms[1:]] == [("dog", "head"), ("cat", "paw")]
     # no dataset of this name: a word
-    assert resolve("pascal_parts").names == ("pascal_parts",)
+    assert resolve("pascal").names == ("pascal",)
     assert resolve("salt+pepper").names == ("salt+pepper",)
 
 
@@ -148,3 +148,22 @@ def test_tables_as_vocabularies(tmp_path: Path) -> None:
 
 def test_names_from_a_program() -> None:
     assert from_names(["dog", "a, b"]).names == ("dog", "a, b")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pascal_prat", "no published vocabulary 'pascal_prat'; did you mean 'pascal_part'"),
+        ("pascalpart", "did you mean 'pascal_part'"),
+        ("voc+birds", "no published vocabulary 'birds'; see `partseg vocabulary list`"),
+        ("lvis+", "no published vocabulary ''"),
+    ],
+)
+def test_a_misspelt_vocabulary_is_not_taken_for_a_word(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        resolve(text)
+
+
+def test_words_stay_words() -> None:
+    assert resolve("cocoa").names == ("cocoa",)
+    assert resolve("rock+roll").names == ("rock+roll",)

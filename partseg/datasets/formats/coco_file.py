@@ -193,7 +193,7 @@ class CocoFile:
             strays = self._strays() if row == 0 else []
             if key.startswith(_NO_ID):
                 what = "has an id that is not an integer, or that another image has as well"
-                yield _dropped(key, "bad-image", f"image {image.get('id')!r:.40} {what}", strays)
+                yield Record.dropped(key, "bad-image", f"image {image.get('id')!r:.40} {what}", strays)
             else:
                 yield self._record(key, image, found, positions.tolist(), context, strays)
 
@@ -239,14 +239,14 @@ class CocoFile:
         size, name = _size(image), self._photo(image)
         if size is None:
             message = "has height {!r:.40} and width {!r:.40}".format(image.get("height"), image.get("width"))
-            return _dropped(key, "bad-image", f"image {key} {message}", findings)
+            return Record.dropped(key, "bad-image", f"image {key} {message}", findings)
         if name is None:
-            return _dropped(key, "bad-image", f"image {key} does not name its file", findings)
+            return Record.dropped(key, "bad-image", f"image {key} does not name its file", findings)
         try:
             digest = photo_digest(self.raw.root, name, size, self.options.images)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            missing = photo_missing(self.raw.root, name, key, self.options.allow_missing, self.format.fix)
-            return Record(image=None, findings=(*findings, missing))
+            allowed = self.options.allow_missing
+            return photo_missing(self.raw.root, name, key, allowed, self.format.fix, findings)
         rows, odd = annotation_rows(records, positions, key, size, context)
         if self.format.complete is not None:
             rows = self.format.complete(rows, size, context)
@@ -292,8 +292,3 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     if type(height) is not int or type(width) is not int or not 0 < height * width <= _MAX_PIXELS:
         return None
     return (height, width) if height > 0 else None
-
-
-def _dropped(key: str, reason: str, message: str, others: Sequence[Finding]) -> Record:
-    finding = Finding(source_key=key, reason=reason, message=message, image_dropped=True)
-    return Record(image=None, findings=(*others, finding))

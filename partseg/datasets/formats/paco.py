@@ -14,17 +14,28 @@ from dataclasses import replace
 from typing import Any
 
 from partseg.datasets.formats.coco_categories import coco_categories
+from partseg.datasets.formats.coco_file import Format
+from partseg.datasets.formats.coco_options import CocoOptions
+from partseg.datasets.formats.coco_source import CocoSource
 from partseg.layout import Category
 
-PARENT_KEY = "obj_ann_id"
 
+def paco_source(fix: str, photos: str) -> CocoSource:
+    """One half of PACO.
 
-def paco_categories(records: Sequence[Mapping[str, Any]], where: object) -> tuple[Category, ...]:
-    """Objects, and parts under the object that their name begins with.
-
-    Raises:
-        SourceError: as :func:`~partseg.datasets.formats.coco_categories.coco_categories`.
+    Args:
+        fix: how to get its files.
+        photos: begins the path of every photo; file names follow.
     """
+
+    def photo(split: str, image: Mapping[str, Any], options: CocoOptions) -> str:
+        return f"{photos}{image['file_name']}"
+
+    return CocoSource(Format(fix=fix, photo=photo, categories=_categories, parent_key="obj_ann_id"))
+
+
+def _categories(records: Sequence[Mapping[str, Any]], where: object) -> tuple[Category, ...]:
+    """Objects, and parts under the object that their name begins with."""
     rows = coco_categories(records, where)
     objects = {row.name: row.category_id for row in rows if ":" not in row.name and row.kind == "object"}
     return tuple(

@@ -54,27 +54,28 @@ class ImageReader:
         if not problem and key != str(image["id"]):
             problem = "another image has the same id"
         if problem:
-            return _dropped(key, "bad-image-record", problem)
+            return Record.dropped(key, "bad-image-record", problem)
         if not annotations:
-            return _dropped(key, "annotation-missing", "the image has no annotation")
+            return Record.dropped(key, "annotation-missing", "the image has no annotation")
         row, annotation = next(iter(annotations.items()))
         segments, name = annotation.get("segments_info"), annotation.get("file_name")
         if not isinstance(segments, list) or not _is_file_name(name):
-            return _dropped(key, "bad-annotation", "its annotation names no map, or has no list of segments")
+            return Record.dropped(
+                key, "bad-annotation", "its annotation names no map, or has no list of segments"
+            )
         size = (image["height"], image["width"])
         photo = f"{self._photos}/{image['file_name']}"
         try:
             digest = photo_digest(self._root, photo, size, self._images)
         except FileNotFoundError:
-            found = photo_missing(self._root, photo, key, self._allow_missing, FIX)
-            return Record(image=None, findings=(found,))
+            return photo_missing(self._root, photo, key, self._allow_missing, FIX)
         path = f"{self._maps}/{name}"
         if self._allow_missing and not (self._root / path).is_file():
-            return _dropped(key, "map-missing", f"{path} is missing")
+            return Record.dropped(key, "map-missing", f"{path} is missing")
         runs = read_colour_ids(self._root / path)
         if (runs.height, runs.width) != size:
             message = f"the map is {runs.height}x{runs.width}, the image {size[0]}x{size[1]} (height x width)"
-            return _dropped(key, "map-of-another-size", message)
+            return Record.dropped(key, "map-of-another-size", message)
         findings = [
             _finding(key, "second-annotation", f"annotation {other} is of the same image, and left out")
             for other in list(annotations)[1:]
@@ -184,11 +185,6 @@ def _segment_extra(segment: dict[str, Any]) -> dict[str, Any] | None:
     extra = {key: value for key, value in segment.items() if key not in _SEGMENT}
     absent = [key for key in _SEGMENT if key not in segment]
     return ({**extra, "absent": absent} if absent else extra) or None
-
-
-def _dropped(key: str, reason: str, message: str) -> Record:
-    finding = Finding(source_key=key, reason=reason, message=message, image_dropped=True)
-    return Record(image=None, findings=(finding,))
 
 
 def _finding(key: str, reason: str, message: str) -> Finding:

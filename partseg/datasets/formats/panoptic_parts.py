@@ -170,8 +170,7 @@ def read_image(
     try:
         digest = photo_digest(root, files.photo, (runs.height, runs.width), options.images)
     except FileNotFoundError:
-        found = photo_missing(root, files.photo, key, options.allow_missing, fix)
-        return Record(image=None, findings=(found,))
+        return photo_missing(root, files.photo, key, options.allow_missing, fix)
     annotations, findings = _annotate(runs, classes, key)
     image = ImageRow(
         file_name=files.photo,

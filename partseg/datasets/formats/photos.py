@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from partseg.datasets.formats.missing import first_few
 from partseg.errors import SourceError
-from partseg.layout import Finding, image_size
+from partseg.layout import Finding, Record, image_size
 
 Images = Literal["hash", "list", "none"]
 """hash: read every photo, record its sha256 and check its size; list: it must exist; none: do not look."""
@@ -24,8 +25,7 @@ def check_photos(root: Path, file_names: Iterable[str], images: Images, fix: str
         return
     missing = [name for name in file_names if not (root / name).is_file()]
     if missing:
-        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise SourceError(f"photos are missing: {some}", where=root, fix=fix)
+        raise SourceError(f"photos are missing: {first_few(missing, 3)}", where=root, fix=fix)
 
 
 def photo_digest(root: Path, file_name: str, size: tuple[int, int], images: Images) -> bytes | None:
@@ -53,14 +53,14 @@ def photo_digest(root: Path, file_name: str, size: tuple[int, int], images: Imag
     return hashlib.sha256(content).digest()
 
 
-def photo_missing(root: Path, file_name: str, key: str, allowed: bool, fix: str) -> Finding:
-    """What to record about a missing photo.
+def photo_missing(
+    root: Path, file_name: str, key: str, allowed: bool, fix: str, others: Sequence[Finding] = ()
+) -> Record:
+    """The record of an image whose photo is missing; ``others`` were found before.
 
     Raises:
         SourceError: that is not ``allowed``.
     """
     if not allowed:
         raise SourceError(f"the photo {file_name} is missing", where=root, fix=fix)
-    return Finding(
-        source_key=key, reason="image-missing", message=f"{file_name} is missing", image_dropped=True
-    )
+    return Record.dropped(key, "image-missing", f"{file_name} is missing", others)

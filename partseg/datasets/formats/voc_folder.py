@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from partseg.datasets.formats.missing import first_few
 from partseg.datasets.formats.xml_files import read_xml
 from partseg.errors import SourceError
 
@@ -38,9 +39,8 @@ def read_lists(
         present = {path.name for path in (root / name).iterdir()}
         absent = [key + suffix for keys in names.values() for key in keys if key + suffix not in present]
         if absent:
-            more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
             raise SourceError(
-                f"missing: {', '.join(absent[:3])}{more}",
+                f"missing: {first_few(absent, 3)}",
                 where=root / name,
                 fix=f"{fix}, or set allow_missing to convert what is there",
             )

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from partseg.layout.bulk import Masks, decode_masks
-from partseg.layout.reader import Split
 from partseg.layout.runs import Ints, Mask
 from partseg.layout.schema import ANNOTATIONS, IMAGES, read_parquet
+from partseg.layout.split import Split
 
 _IMAGE_COLUMNS = [name for name in IMAGES.names if name not in ("licence", "extra")]
 _ANNOTATION_COLUMNS = [name for name in ANNOTATIONS.names if name not in ("rle", "attributes", "extra")]

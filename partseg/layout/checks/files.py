@@ -11,21 +11,13 @@ from partseg.files import sha256_file
 from partseg.layout.checks.found import Found, Rule
 from partseg.layout.manifest import FileEntry, SplitEntry
 from partseg.layout.reader import Dataset
-from partseg.layout.schema import ANNOTATIONS, CATEGORIES, FINDINGS, IMAGES, PANOPTIC, POLYGONS
+from partseg.layout.schema import CATEGORIES, TABLES
 
 MISSING = Rule("file-missing", "error", "a file of the dataset is not there")
 CHANGED = Rule("file-changed", "error", "a file is not the one the manifest describes")
 SCHEMA = Rule("columns-differ", "error", "a table does not have the columns of the layout")
 ROWS = Rule("rows-differ", "error", "a table does not have as many rows as the manifest says")
 RULES = (MISSING, CHANGED, SCHEMA, ROWS)
-
-_SCHEMAS = {
-    "images": IMAGES,
-    "annotations": ANNOTATIONS,
-    "findings": FINDINGS,
-    "polygons": POLYGONS,
-    "panoptic": PANOPTIC,
-}
 
 
 def check_categories(dataset: Dataset, found: Found) -> bool:
@@ -36,12 +28,12 @@ def check_categories(dataset: Dataset, found: Found) -> bool:
 def check_split(dataset: Dataset, name: str, found: Found) -> bool:
     """Whether the files of a split are sound, so that its tables can be read."""
     entries = _entries(dataset.manifest.splits[name])
-    sound = [_check(dataset, entry, _SCHEMAS[kind], name, found) for kind, entry in entries.items()]
+    sound = [_check(dataset, entry, TABLES[kind], name, found) for kind, entry in entries.items()]
     return all(sound)
 
 
 def _entries(split: SplitEntry) -> dict[str, FileEntry]:
-    entries = {kind: getattr(split, kind) for kind in _SCHEMAS}
+    entries = {kind: getattr(split, kind) for kind in TABLES}
     return {kind: entry for kind, entry in entries.items() if entry is not None}
 
 

@@ -48,14 +48,9 @@ def check(datasets: Sequence[Dataset], *, quick: bool = False, report: Progress 
     return join(results)
 
 
-def audit(dataset: Dataset, *, masks: bool = True) -> list[str]:
-    """Every error of one dataset as one sentence; empty for a sound one.
-
-    Args:
-        dataset: any dataset.
-        masks: also decode every mask (slower).
-    """
-    table = check([dataset], quick=not masks)
+def audit(dataset: Dataset) -> list[str]:
+    """Every error of one dataset as one sentence; empty for a sound one."""
+    table = check([dataset])
     errors = table.filter(pc.equal(table["severity"], "error"))
     return [sentence(row) for row in errors.to_pylist()]
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from partseg.errors import LayoutError
 from partseg.layout.cache import open_polygons
 from partseg.layout.columns import Bytes, Polygons
-from partseg.layout.reader import Split
 from partseg.layout.records import Category
 from partseg.layout.runs import decode_counts
+from partseg.layout.split import Split
 from partseg.progress import Progress
 
 Ids = Literal["source", "layout"]

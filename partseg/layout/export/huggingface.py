@@ -15,8 +15,9 @@ import yaml
 
 from partseg.errors import LayoutError, SourceError
 from partseg.layout.files import new_folder
-from partseg.layout.reader import Dataset, Split
+from partseg.layout.reader import Dataset
 from partseg.layout.records import Category
+from partseg.layout.split import Split
 from partseg.progress import Progress, Silent
 
 Photos = Literal["copy", "link", "none"]

@@ -127,18 +127,6 @@ def source_categories(dataset: Dataset) -> list[dict[str, Any]]:
     return [_category(item) for item in dataset.categories if item.kind != "part"]
 
 
-def to_coco_panoptic(dataset: Dataset, split: str) -> dict[str, Any]:
-    """What :func:`write_coco_panoptic` writes as JSON, whole in memory."""
-    id_of = source_ids(dataset)
-    items = list(image_segments(dataset.split(split)))
-    return {
-        **top_level(dataset, split),
-        "images": [image_row(item) for item in items],
-        "annotations": [_annotation(item, id_of) for item in sorted(items, key=lambda item: item.row)],
-        "categories": source_categories(dataset),
-    }
-
-
 def top_level(dataset: Dataset, split: str) -> dict[str, Any]:
     """What the source's JSON has beside images, annotations and categories."""
     return dict(dataset.split(split).entry.details.get("top_level", {}))

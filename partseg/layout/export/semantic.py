@@ -13,9 +13,10 @@ from partseg.errors import LayoutError
 from partseg.layout.export.panoptic import PANOPTIC_IDS
 from partseg.layout.files import new_folder
 from partseg.layout.label_images import runs_to_rows, write_png
-from partseg.layout.reader import Dataset, ImageRecord, Split
+from partseg.layout.reader import Dataset
 from partseg.layout.records import Category
 from partseg.layout.runs import Runs, decode_counts
+from partseg.layout.split import ImageRecord, Split
 from partseg.layout.uids import unpack_uids
 from partseg.progress import Progress, Silent
 

@@ -19,7 +19,8 @@ from typing import Any
 import orjson
 
 from partseg.errors import LayoutError
-from partseg.layout.reader import Dataset, ImageRecord
+from partseg.layout.reader import Dataset
+from partseg.layout.split import ImageRecord
 
 Row = dict[str, Any]
 

@@ -269,7 +269,7 @@ class _Finisher:
 
 
 def _array(ref: ArrayRef) -> Any:
-    """A numpy array, or a plain number where it has no shape."""
+    """A numpy array, or a plain number."""
     data = ref.data.encode("latin1") if isinstance(ref.data, str) else ref.data
     if not isinstance(ref.dtype, DtypeRef) or not isinstance(data, (bytes, bytearray, memoryview)):
         raise ValueError("an array without a type or without bytes")
@@ -285,7 +285,7 @@ def _array(ref: ArrayRef) -> Any:
         raise ValueError("an array with too few or too many bytes")
     numbers = np.frombuffer(bytearray(data), dtype=dtype).astype(dtype.newbyteorder("="), copy=False)
     array = numbers.reshape(shape, order="F" if ref.fortran else "C")
-    return array.item() if shape == () else array
+    return array.item() if ref.number else array
 
 
 def _damaged(path: Path) -> WeightsError:

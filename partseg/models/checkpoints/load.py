@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,8 @@ from torch import Tensor
 
 from partseg.errors import WeightsError
 from partseg.files import replacing_file
-from partseg.models.backbones import Backbone
 from partseg.models.checkpoints.architecture import Architecture, recognise
-from partseg.models.checkpoints.names import (
-    ASIDE,
-    BACKBONE_ASIDE,
-    aside,
-    caffe2_resnet,
-    detectron2_resnet,
-    from_caffe2,
-    swin_from_timm,
-)
+from partseg.models.checkpoints.names import ASIDE, COUNTER, aside
 from partseg.models.checkpoints.read import Checkpoint, read_checkpoint
 from partseg.models.checkpoints.report import ImportReport, account, compare
 from partseg.models.config import ModelConfig
@@ -36,8 +27,6 @@ ORIGINAL = "original.safetensors"
 
 CARD_ENTRY = "partseg_model"
 """Where an exported .pth carries our ``model.json``."""
-
-COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,44 +96,6 @@ def load_detector(
     report = account(checkpoint.path, found.words, match, aside=reasons)
     model.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
     return report, extras
-
-
-def load_backbone(
-    backbone: Backbone, path: Path, *, pixel_std: Sequence[float], strict: bool = True
-) -> ImportReport:
-    """Load ImageNet weights into the backbone of a detector, whoever published them.
-
-    Args:
-        backbone: ``model.backbone.bottom_up`` of a detector.
-        path: of a timm ResNet, detectron2's ``R-50.pkl`` (caffe2's or its own names), a Swin Transformer in
-            the original's or in timm's names, VLPart's ``swin_base_patch4_window7_224_22k.pkl`` among them.
-        pixel_std: what images are divided by, red, green, blue; see :func:`names.from_caffe2`.
-        strict: refuse weights of another network.
-
-    Raises:
-        WeightsError: the file cannot be read or, with ``strict``, does not fit.
-    """
-    checkpoint = read_checkpoint(path)
-    found = recognise(_shapes(checkpoint.tensors))
-    reasons = {name: why for name in checkpoint.tensors if (why := aside(name, BACKBONE_ASIDE)) is not None}
-    given, notes = _in_our_names(
-        {name: tensor for name, tensor in checkpoint.tensors.items() if name not in reasons},
-        found,
-        pixel_std,
-    )
-    inner = backbone.get_submodule("base") if hasattr(backbone, "base") else backbone
-    # Classification weights have no norms of the four levels: these keep their value.
-    wanted = {
-        name: tensor
-        for name, tensor in inner.state_dict().items()
-        if name in given or not name.startswith(("norm0.", "norm1.", "norm2.", "norm3."))
-    }
-    match = compare(wanted, given, optional=COUNTER)
-    report = account(path, found.words, match, aside=reasons, notes=notes)
-    if strict:
-        report.check()
-    inner.load_state_dict({name: given[name] for name in report.loaded}, strict=False)
-    return report
 
 
 def original_tensors(model: VLPart, extras: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -242,25 +193,6 @@ def _build(config: ModelConfig, path: Path) -> VLPart:
         return build_model(config)
     except (RuntimeError, MemoryError, OverflowError) as error:
         raise WeightsError("the model cannot be built", where=path, fix=str(error)) from error
-
-
-def _in_our_names(
-    tensors: Mapping[str, Tensor], found: Architecture, pixel_std: Sequence[float]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    if found.kind == "caffe2 resnet":
-        known = caffe2_resnet()
-        rest = {name: tensor for name, tensor in tensors.items() if name not in known}
-        return from_caffe2(tensors, pixel_std) | rest, (
-            "the first convolution was turned from blue-green-red to red-green-blue and scaled to images "
-            "divided by their deviation; these weights were trained with the stride in the first convolution "
-            "of a block, timm's network has it in the second, so training has to adapt them",
-        )
-    if found.kind == "detectron2 resnet":
-        table = detectron2_resnet()
-        return {table.get(name, name): tensor for name, tensor in tensors.items()}, ()
-    if found.kind == "timm swin":
-        return {swin_from_timm(name): tensor for name, tensor in tensors.items()}, ()
-    return dict(tensors), ()
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -20,6 +20,9 @@ RESNET50_BLOCKS = (3, 4, 6, 3)
 BN_EPS = 1e-5
 """Added to the variance by every batch norm, detectron2's frozen ones included."""
 
+COUNTER = "num_batches_tracked"
+"""The last part of a name that files may lack: older ones do, and no network needs it."""
+
 ASIDE = {
     r"roi_heads\.box_predictor(\.\d+)?\.cls_score\.zs_weight(_\w+)?": (
         "embeddings of the training's classes; ours come with each call"

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from partseg.errors import WeightsError
 from partseg.models.checkpoints.containers import read_stream, read_zip
 from partseg.models.checkpoints.records import Inert
+from partseg.models.files import read_tensors
 
 TABLES = ("model", "state_dict", "model_state_dict", "model_state", "module", "blobs")
 """Where trainers put the weights: detectron2 and Swin, timm and mmdetection, others, caffe2."""
@@ -54,12 +53,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         with path.open("rb") as stream:
             head = stream.read(512)
+    except FileNotFoundError as error:
+        raise WeightsError("no such file of weights", where=path, fix="check the path") from error
     except OSError as error:
         raise WeightsError("the weights cannot be read", where=path, fix=str(error)) from error
     if head.startswith(b"PK"):
         return _from_tree(path, "torch zip", read_zip(path))
     if head[8:9] == b"{":
-        return Checkpoint(path=path, format="safetensors", tensors=_safetensors(path))
+        return Checkpoint(path=path, format="safetensors", tensors=read_tensors(path))
     if head[257:262] == b"ustar":
         raise WeightsError("the file is a tar archive", where=path, fix="unpack it and give the file within")
     if head[:1] == b"\x80":
@@ -69,13 +70,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         where=path,
         fix="give a .pth, a .pkl or a .safetensors file, or a model folder",
     )
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError, ValueError, MemoryError, OverflowError) as error:
-        raise WeightsError("the weights cannot be read", where=path, fix=str(error)) from error
 
 
 def _from_tree(path: Path, form: str, tree: Any) -> Checkpoint:

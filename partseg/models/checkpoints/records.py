@@ -66,12 +66,13 @@ class DtypeRef:
 
 @dataclass(slots=True, eq=False)
 class ArrayRef:
-    """A numpy array as written: shape, type, order and bytes; a scalar has no shape."""
+    """A numpy array, or a single number of numpy's, as written: shape, type, order and bytes."""
 
     shape: Any = None
     dtype: Any = None
     fortran: bool = False
     data: Any = None
+    number: bool = False
 
 
 INERT = (
@@ -159,7 +160,7 @@ def _array_from_bytes(data: Any, dtype: Any, shape: Any, order: Any) -> ArrayRef
 
 
 def _scalar(dtype: Any, data: Any = b"") -> ArrayRef:
-    return ArrayRef((), dtype, False, data)
+    return ArrayRef((), dtype, False, data, number=True)
 
 
 def _dtype(code: Any, *rest: Any) -> DtypeRef:

@@ -1,0 +1,447 @@
+"""The recipes of VLPart's 33 published rows, held against the facts of the publication.
+
+``tests/golden/vlpart_zoo.json`` is the table of facts, written by ``tests/golden/vlpart_zoo.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from partseg.vocabulary import resolve
+from pipelines.evaluate import Params as EvaluateParams
+from pipelines.keys import key_parts
+from pipelines.parse import Params as ParseParams
+from pipelines.plan import Selection, make_plan
+from pipelines.pretrained import Params as PretrainedParams
+from pipelines.recipe import CONFIGS, Recipe, load_recipe, recipe_names
+from pipelines.run import run_recipe
+from pipelines.train import Params
+from pipelines.vocabulary import Params as VocabularyParams
+from pipelines.workspace import Workspace
+from pipelines.zoo import Row, read_zoo
+from tests.golden import vlpart_zoo
+
+TABLE = Path(vlpart_zoo.__file__).with_name("vlpart_zoo.json")
+FACTS: dict[str, Any] = json.loads(TABLE.read_bytes())
+ROWS = {row["id"]: row for row in FACTS["rows"]}
+PARSES = {stage["id"]: stage for stage in FACTS["parse"]}
+SHARED = Path(__file__).parents[3] / "shared" / "zoo" / "vlpart.yaml"
+ZOO = read_zoo("vlpart")
+RECIPES = [name for name in recipe_names() if name == "vlpart" or name.startswith("vlpart_")]
+
+# Our stages for the original's names of datasets: stage, split, kind and group of its classes.
+DATASETS = {
+    "voc_2007_train": ("voc2007", "train", "object", "all"),
+    "coco_2017_train": ("coco", "train2017", "object", "all"),
+    "lvis_v1_train": ("lvis_v1", "train", "object", "all"),
+    "paco_lvis_v1_train": ("paco_lvis_v1", "train", "all", "all"),
+    "pascal_part_train": ("pascal_part", "train", "part", "all"),
+    "pascal_part_base_train": ("pascal_part", "train", "part", "base"),
+    "partimagenet_train": ("partimagenet", "train", "part", "all"),
+    "partimagenet_supercat": ("in_s11", "train", "object", "all"),
+    "imagenet_voc": ("in_s20", "train", "object", "all"),
+    "imagenet_golden": ("imagenet_golden", "train", "object", "all"),
+    "partimagenet_parsed": ("in_s11_parsed", "train", "part", "all"),
+    "imagenet_voc_parsed": ("in_s20_parsed", "train", "part", "all"),
+    "imagenet_golden_pascal_parsed": ("r50_golden_pascal_parsed", "train", "part", "all"),
+    "imagenet_golden_partimagenet_parsed": ("r50_golden_partimagenet_parsed", "train", "part", "all"),
+    "imagenet_golden_paco_parsed": ("r50_golden_paco_parsed", "train", "all", "all"),
+    "imagenet_golden_addition_parsed": ("r50_golden_addition_parsed", "train", "part", "all"),
+    "imagenet_golden_pascal_parsed_swinbase": ("swinb_golden_pascal_parsed", "train", "part", "all"),
+    "imagenet_golden_partimagenet_parsed_swinbase": (
+        "swinb_golden_partimagenet_parsed",
+        "train",
+        "part",
+        "all",
+    ),
+    "imagenet_golden_paco_parsed_swinbase": ("swinb_golden_paco_parsed", "train", "all", "all"),
+}
+EVALUATED = {
+    "voc_2007_val": "voc2007",
+    "coco_2017_val": "coco",
+    "lvis_v1_minival": "lvis_v1",
+    "partimagenet_val": "partimagenet",
+    "pascal_part_val": "pascal_part",
+    "paco_lvis_v1_val": "paco_lvis_v1",
+}
+# "part" and "box" are the same to the original's losses; a file of parsed parts has boxes alone.
+ANNOTATIONS = {"box": "box", "part": "box", "image": "image", "ppart": "parsed_part"}
+BACKBONES = {
+    "timm resnet50 (timm 0.5.4 ImageNet-1k)": "resnet50",
+    "swin_base_patch4_window7_224_22k": "swin_b",
+}
+STAGE_OF = {row["checkpoint"]: ZOO.row(name).stage for name, row in ROWS.items()}
+GOLDEN = ("pascal", "partimagenet", "paco", "addition")
+PARSE_OF = {
+    "find_ins11": "in_s11_parsed",
+    "find_ins20": "in_s20_parsed",
+    **{f"golden_r50_{name}": f"r50_golden_{name}_parsed" for name in GOLDEN},
+    **{f"golden_swinbase_{name}": f"swinb_golden_{name}_parsed" for name in GOLDEN[:3]},
+}
+READ = {
+    "partimagenet_supercat_random": "in_s11",  # the same photos in another order
+    "imagenet_voc_random": "in_s20",
+    **{f"imagenet_golden_{name}": f"golden_{name}" for name in GOLDEN},
+}
+
+
+@cache
+def recipe(name: str, profile: str | None = None) -> Recipe:
+    return load_recipe(name, profile=profile)
+
+
+def training(row: Row) -> Params:
+    params = recipe(ZOO.recipe_of(row)).stages[row.stage].params
+    assert isinstance(params, Params)
+    return params
+
+
+def settings(name: str) -> dict[str, Any]:
+    return vlpart_zoo.settings_of(FACTS, ROWS[name])
+
+
+def test_the_table_is_that_of_the_facts() -> None:
+    if not SHARED.is_file():
+        pytest.skip("the facts are not beside this checkout")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    facts = yaml.load(SHARED.read_text(encoding="utf-8"), Loader=loader)
+    assert vlpart_zoo.written(vlpart_zoo.table(facts)) == TABLE.read_text(encoding="utf-8")
+
+
+def test_every_row_is_there_and_has_a_recipe() -> None:
+    assert [row.id for row in ZOO.rows] == list(ROWS)
+    assert {ZOO.recipe_of(row) for row in ZOO.rows} == set(RECIPES) - {"vlpart"}
+    for row in ZOO.rows:
+        fact = ROWS[row.id]
+        assert (row.table, row.label, row.config) == (fact["table"], fact["label"], fact["config"])
+        assert row.checkpoint == f"{fact['checkpoint']}.pth"
+        assert row.id in recipe(ZOO.recipe_of(row)).published[row.stage]["rows"]
+    assert len(STAGE_OF) == len(set(STAGE_OF.values())) == 30  # one stage per checkpoint
+
+
+@pytest.mark.parametrize("name", ROWS)
+class TestRow:
+    def test_datasets(self, name: str) -> None:
+        fact, params = ROWS[name], training(ZOO.row(name))
+        everything = settings(name)
+        assert len(params.data) == len(fact["data"])
+        for data, published in zip(params.data, fact["data"], strict=True):
+            assert (data.origin, data.split, data.kind, data.group) == DATASETS[published["dataset"]]
+            assert data.annotation == ANNOTATIONS[published["annotation"]]
+            assert (data.ratio, data.batch_size) == (published["ratio"], published["batch_per_gpu"])
+            assert data.federated is published["federated"]
+            assert data.repeat_threshold == everything["data.repeat_threshold"]
+            # Images without annotations count where the original does not filter them out; none is without
+            # where a label is all there is.
+            kept = not everything["data.filter_empty_annotations"]
+            assert data.keep_empty is (kept and data.annotation != "image")
+            augment = data.augment or params.augment
+            assert augment.short_sides == tuple(published["min_size"])
+            assert augment.sampling == everything["data.min_size_train_sampling"]
+            assert augment.long_side == published["max_size"]
+            assert augment.flip == 0.5
+            assert augment.strong is published["strong"]
+
+    def test_order(self, name: str) -> None:
+        order = {
+            "TrainingSampler": "epochs",
+            "RepeatFactorTrainingSampler": "epochs",
+            "MultiDatasetSampler": "weighted",
+        }
+        assert training(ZOO.row(name)).order == order[settings(name)["data.sampler"]]
+        assert settings(name)["data.aspect_ratio_grouping"]
+
+    def test_schedule(self, name: str) -> None:
+        schedule, fact = training(ZOO.row(name)).schedule, settings(name)
+        assert (fact["solver.optimizer"], fact["solver.scheduler"]) == ("ADAMW", "WarmupMultiStepLR")
+        assert (fact["solver.warmup_method"], fact["solver.clip_gradients"]) == ("linear", False)
+        assert schedule.model_dump() == {
+            "iterations": fact["solver.max_iter"],
+            "batches": 8,  # of two images each
+            "learning_rate": fact["solver.base_lr"],
+            "backbone_multiplier": fact["solver.backbone_multiplier"],
+            "weight_decay": fact["solver.weight_decay"],
+            "betas": tuple(fact["solver.betas"]),
+            "warmup": fact["solver.warmup_iters"],
+            "warmup_factor": fact["solver.warmup_factor"],
+            "steps": tuple(fact["solver.steps"]),
+            "step_factor": fact["solver.gamma"],
+            "gradient_clip": None,
+            "ema": None,
+        }
+        assert fact["solver.ims_per_batch"] == 2 * schedule.batches
+
+    def test_start(self, name: str) -> None:
+        params, init = training(ZOO.row(name)), ROWS[name]["init"]
+        if init in BACKBONES:
+            assert (params.init, params.backbone) == (None, BACKBONES[init])
+        else:
+            assert (params.init, params.backbone) == (STAGE_OF[init], None)
+        assert params.amp == ("fp16" if settings(name)["solver.fp16_backbone_autocast"] else "none")
+
+    def test_model(self, name: str) -> None:
+        check_model(training(ZOO.row(name)), settings(name))
+
+    def test_names_are_embedded(self, name: str) -> None:
+        found = recipe(ZOO.recipe_of(ZOO.row(name)))
+        texts = found.stages[training(ZOO.row(name)).vocabulary].params
+        assert isinstance(texts, VocabularyParams)
+        assert (texts.encoder, texts.data) == ("open_clip:RN50", ())
+        embedded = {term.name: term.prompt for term in resolve("+".join(texts.published)).terms}
+        for published in ROWS[name]["data"]:
+            vocabulary, size = published["vocabulary"]
+            terms = resolve(vocabulary).terms
+            assert len(terms) == size
+            assert {term.name: term.prompt for term in terms}.items() <= embedded.items()
+
+    def test_published_numbers(self, name: str) -> None:
+        row, found = ZOO.row(name), {}
+        for metric in ROWS[name]["metrics"]:
+            found.setdefault(EVALUATED[metric["dataset"]], {})[measure(metric)] = metric["value"]
+        assert row.metrics == found
+        assert list(row.hours) == ROWS[name]["hours"]
+
+    def test_hours_are_those_of_the_trainings_before(self, name: str) -> None:
+        row = ZOO.row(name)
+        found = recipe(ZOO.recipe_of(row))
+        stage: str | None = row.stage
+        for hours in reversed(row.hours):
+            assert stage is not None
+            assert found.published[stage]["hours"] == hours
+            assert found.published[stage]["cost"] == f"{hours:g} h on 8 V100"
+            before = found.stages[stage].params
+            assert isinstance(before, Params)
+            stage = before.init
+
+
+def measure(metric: dict[str, Any]) -> str:
+    """``segm/novel/AP50``, ``bbox/APr``, ``segm/AP50/dog:head``."""
+    group = metric.get("category_group", "all").partition("(")[0]
+    category = metric.get("category", "all(40)")
+    if metric["metric"] == "mask_AP_class":  # 'quadruped head' is Quadruped:Head in the layout
+        category = ":".join(word.title() for word in category.split(" "))
+    steps = [
+        {"mask": "segm", "box": "bbox"}[metric["iou_type"]],
+        None if group == "all" else group,
+        metric["metric"].removeprefix("mask_").removesuffix("_class"),
+        None if category == "all(40)" else category,
+    ]
+    return "/".join(step for step in steps if step)
+
+
+def check_model(params: Params, fact: dict[str, Any]) -> None:
+    model, swin = params.model, fact["model.backbone.name"] == "swin_transformer"
+    cascade = fact["model.roi_heads.name"] == "CascadeVLMROIHeads"
+    assert swin is cascade
+    backbone = model.backbone
+    if swin:
+        assert backbone.name == "swin_base_patch4_window7_224"
+        assert (backbone.norm, backbone.frozen_stages) == ("batch", 0)
+        assert backbone.drop_path == fact["model.backbone.drop_path_rate"]
+        assert (fact["model.backbone.window"], fact["model.backbone.embed_dim"]) == (7, 128)
+    else:
+        assert fact["model.backbone.name"] == f"timm_{backbone.name}"
+        assert (fact["model.backbone.norm"], backbone.norm) == ("FrozenBN", "frozen")
+        assert backbone.frozen_stages == fact["model.backbone.freeze_at"]
+    assert model.pyramid_channels == fact["model.neck.out_channels"]
+    assert (model.text_dim, model.temperature) == (
+        fact["model.classifier.embedding_dim"],
+        fact["model.classifier.temperature"],
+    )
+    assert model.rpn.model_dump() == {
+        "anchor_sizes": tuple(size for (size,) in fact["model.rpn.anchor_sizes"]),
+        "anchor_ratios": tuple(fact["model.rpn.aspect_ratios"][0]),
+        "negative_iou": fact["model.rpn.iou_thresholds"][0],
+        "positive_iou": fact["model.rpn.iou_thresholds"][1],
+        "samples_per_image": fact["model.rpn.batch_per_image"],
+        "positive_fraction": fact["model.rpn.positive_fraction"],
+        "nms_iou": fact["model.rpn.nms_thresh"],
+        "candidates_per_level_train": fact["model.rpn.pre_nms_topk_train"],
+        "candidates_per_level_test": fact["model.rpn.pre_nms_topk_test"],
+        "proposals_train": fact["model.rpn.post_nms_topk_train"],
+        "proposals_test": fact["model.rpn.post_nms_topk_test"],
+    }
+    roi = model.roi
+    ious = [roi.positive_iou, *(stage.positive_iou for stage in roi.cascade)]
+    weights = [roi.box_weights, *(stage.box_weights for stage in roi.cascade)]
+    assert ious == fact.get("model.roi_heads.cascade.ious", fact["model.roi_heads.iou_thresholds"])
+    single = [fact["model.box_head.bbox_reg_weights"]]
+    published = fact.get("model.roi_heads.cascade.bbox_reg_weights", single)
+    assert [list(values) for values in weights] == published
+    assert roi.samples_per_image == fact["model.roi_heads.batch_per_image"]
+    assert roi.positive_fraction == fact["model.roi_heads.positive_fraction"]
+    assert (roi.box_pool, roi.box_channels) == (
+        fact["model.box_head.pooler_resolution"],
+        fact["model.box_head.fc_dim"],
+    )
+    assert (roi.mask_pool, roi.mask_convs, roi.mask_channels) == (
+        fact["model.mask_head.pooler_resolution"],
+        fact["model.mask_head.num_conv"],
+        fact["model.mask_head.conv_dim"],
+    )
+    # VOC has no masks: the original leaves the mask head out there, ours gets no gradient.
+    assert fact["model.mask_head.enabled"] is ([data.origin for data in params.data] != ["voc2007"])
+    losses = model.losses
+    assert losses.mask == fact["model.roi_heads.mask_weight"] * fact["model.losses.loss_mask.weight"]
+    kinds = {data.annotation for data in params.data}
+    assert ("image" in kinds) is fact["model.losses.loss_noun.active"]
+    assert ("parsed_part" in kinds) is fact["model.losses.loss_ppart.active"]
+    if "image" in kinds:  # elsewhere the weight is the original's default, of a loss that is never computed
+        assert losses.image == fact["model.losses.loss_noun.weight"] == 0.1
+    assert losses.parsed_part == fact["model.losses.loss_ppart.weight"]
+    rule = "max_score" if fact["model.losses.loss_ppart.type"].startswith("max_score") else "sampled"
+    assert losses.parsed_part_rule == rule
+    assert losses.image_proposals == fact["model.roi_heads.ws_num_props"]
+    assert losses.federated_classes == fact["model.losses.loss_cls.fed_num_cats"]
+    assert losses.federated_power == fact["model.losses.loss_cls.fed_freq_power"]
+    assert model.inference.nms_iou == fact["test.nms_thresh"]
+    assert model.inference.mask_threshold == fact["test.mask_threshold"]
+    assert (model.inference.short_side, model.inference.long_side) == (
+        fact["data.min_size_test"],
+        fact["data.max_size_test"],
+    )
+
+
+def test_every_parse_of_the_publication_is_there() -> None:
+    builds = {name for name in PARSES if name.startswith("build")}
+    assert set(PARSES) - builds == set(PARSE_OF)
+    found = {name for name, stage in recipe("vlpart").stages.items() if stage.kind.name == "parse"}
+    assert found == set(PARSE_OF.values())
+
+
+@pytest.mark.parametrize("name", PARSE_OF)
+def test_parsing(name: str) -> None:
+    fact, found = PARSES[name], recipe("vlpart")
+    params = found.stages[PARSE_OF[name]].params
+    assert isinstance(params, ParseParams)
+    detector = fact["detector"]
+    assert params.detector == STAGE_OF[detector["init_checkpoint"]]
+    assert (params.images, params.split) == (READ[fact["reads"][0]], "train")
+    bases = {
+        "pascal_part": ("pascal_part", "all"),
+        "pascal_part_base": ("pascal_part", "base"),
+        "partimagenet": ("partimagenet", "all"),
+        "paco": ("paco_lvis_v1", "all"),
+    }
+    assert (params.base, params.base_group) == bases[detector["vocabulary"][0]]
+    parser = params.parser
+    assert (parser.score_threshold, parser.nms_iou) == (detector["score_thresh"], detector["nms_thresh"])
+    assert (parser.max_detections, parser.proposals) == (
+        detector["detections_per_image"],
+        detector["ws_num_props"],
+    )
+    assert parser.match_iou == detector["iou_keep_thresh"]
+    assert (parser.confirmed_by, parser.candidates_ranked_by, parser.detector_sees) == (
+        "box",
+        "first_class",
+        "descriptor",
+    )
+    index = found.stages[params.index].params
+    build = PARSES[fact["base"].replace("output_basedata", "build")]
+    assert (index.data, index.split) == ("pascal_part", "train")  # type: ignore[attr-defined]
+    assert index.group == ("base" if "base_train" in build["reads"][0] else "all")  # type: ignore[attr-defined]
+    reading = index.reading  # type: ignore[attr-defined]
+    assert (reading.short_side, reading.long_side) == (fact["short_side"], fact["long_side"])
+    assert (reading.short_side, reading.long_side) == (build["short_side"], build["long_side"])
+    assert (reading.stride, reading.saliency_threshold) == (fact["dino"]["stride"], fact["dino"]["thresh"])
+    assert reading.saliency_heads == (0, 2, 4, 5)
+    dino = found.stages[params.descriptors].params
+    assert isinstance(dino, PretrainedParams)
+    assert (dino.weights, dino.vit.patch_size) == ("dino_deitsmall8_pretrain.pth", fact["dino"]["patch"])
+
+
+def test_evaluations_are_those_of_the_tables() -> None:
+    """Every column of parts by COCO's protocol has its stage, and no stage is without a column."""
+    expected = {
+        (row.stage, dataset)
+        for row in ZOO.rows
+        for dataset in row.metrics
+        if dataset in ("partimagenet", "pascal_part")
+    }
+    found = set()
+    for name, stage in recipe("vlpart").stages.items():
+        if isinstance(stage.params, EvaluateParams):
+            params = stage.params
+            assert (params.split, params.kind, params.group) == ("val", "part", "all")
+            assert name == f"{params.weights}_on_{params.data}"
+            # The model's own thresholds, which are those of the configurations of these two datasets.
+            assert params.inference is None
+            detector = recipe("vlpart").stages[params.weights].params
+            assert isinstance(detector, Params)
+            own = settings(f"r50_specific_{params.data.replace('_', '')}")
+            assert detector.model.inference.score_threshold == own["test.score_thresh"]
+            assert detector.model.inference.detections == own["test.detections_per_image"]
+            found.add((str(params.weights), str(params.data)))
+    assert found == expected
+
+
+def test_a_stage_of_two_recipes_is_the_same_stage() -> None:
+    whole = recipe("vlpart")
+    for name in RECIPES:
+        for profile in (None, "smoke"):
+            for stage in recipe(name, profile).stages.values():
+                same = recipe("vlpart", profile).stages[stage.name]
+                needs = dict.fromkeys(stage.needs, "content")
+                assert key_parts(stage.kind, stage.params, needs) == key_parts(same.kind, same.params, needs)
+    covered = {stage for name in RECIPES if name != "vlpart" for stage in recipe(name).stages}
+    assert covered == set(whole.stages)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_smoke_is_the_same_graph_from_made_up_files(name: str) -> None:
+    full, smoke = recipe(name), recipe(name, "smoke")
+    assert set(smoke.stages) == set(full.stages)
+    for stage, needs in full.needs.items():
+        trained = ("pascal_part",) if stage == "dino" else ()  # where there is no file, on images of the run
+        assert smoke.needs[stage] == needs + trained
+    for stage in smoke.stages.values():
+        if stage.kind.name == "acquire":
+            assert stage.params.raw_files() is None
+        if stage.kind.name in ("vocabulary", "pretrained"):
+            assert stage.params.raw_source() is None  # nothing to download
+        if isinstance(stage.params, Params):
+            assert stage.params.schedule.iterations <= 20
+            assert len(stage.params.model.roi.cascade) == (2 if stage.name.startswith("swinb") else 0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_plan_says_what_is_missing_and_what_it_costs(name: str, tmp_path: Path) -> None:
+    workspace = Workspace.open(home=tmp_path, store=str(tmp_path / "store"))
+    plan = make_plan(recipe(name), workspace, Selection())
+    for row in plan.rows:
+        assert row.state == ("run" if row.stage == "texts" else "blocked")
+        if row.kind == "train":
+            assert row.cost
+            assert row.cost.endswith("on 8 V100")
+    assert not workspace.raw
+    smoke = make_plan(recipe(name, "smoke"), workspace, Selection())
+    assert {row.state for row in smoke.rows} == {"run"}
+
+
+RUNS = {
+    "vlpart_r50_lvis": ["r50_lvis"],  # federated, repeated images, nothing to evaluate
+    "vlpart_swinb_partimagenet": ["swinb_partimagenet"],  # a cascade
+    "vlpart_cross_category": ["r50_base", "r50_base_voc", "r50_base_s20_label", "r50_base_s20_parsed"],
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_smoke_runs_to_its_end(name: str, tmp_path: Path) -> None:
+    workspace = Workspace.open(home=tmp_path, store=str(tmp_path / "store"), processes=0, workers=1)
+    run = run_recipe(make_plan(recipe(name, "smoke"), workspace, Selection()), workspace)
+    assert {result.state for result in run.results.values()} == {"built"}
+    for stage in RUNS[name]:
+        assert (run.artifact(stage).path / "model.safetensors").is_file()
+    evaluated = [result for stage, result in run.results.items() if "_on_" in stage]
+    assert all("segm/AP50" in result.metrics for result in evaluated)
+    assert make_plan(recipe(name, "smoke"), workspace, Selection()).idle
+
+
+def test_the_folder_of_a_recipe_is_not_a_recipe() -> None:
+    assert not {path.stem for path in (CONFIGS / "recipes" / "vlpart").glob("*.yaml")} & set(recipe_names())
