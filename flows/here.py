@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
 
 from flows.reproduce import HERE, Here, reproduce
 from flows.runners import Runner
@@ -38,6 +44,7 @@ def run_here(
     token = HERE.set(here)
     try:
         with stopped_by_sigterm():
+            _start_server()
             state: Any = reproduce(
                 recipe=recipe.path.stem if named else str(recipe.path),
                 profile=recipe.profile,
@@ -76,3 +83,21 @@ def run_here(
     if not state.is_completed():
         raise PartsegError(f"the flow run ended as {state.name}: {state.message}")
     return here.page
+
+
+def _start_server() -> None:
+    """Start Prefect's temporary server, where no other is set, so that Ctrl-C does not end it.
+
+    A terminal sends Ctrl-C to every process of the run. Without its server Prefect needs more than a minute
+    to notice, and then fails. A program keeps the signals blocked that the thread that starts it has blocked.
+    """
+    if PREFECT_API_URL.value() is not None:
+        return
+
+    def start() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        with get_client(sync_client=True):
+            pass
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(copy_context().run, start).result()

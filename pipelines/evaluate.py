@@ -46,7 +46,7 @@ class Params(StageParams):
 
 def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: StageContext) -> Metrics:
     """Predict on every image, keep the predictions, score them."""
-    from partseg.evaluation.coco_ap import evaluate
+    from partseg.evaluation.coco import evaluate
     from partseg.evaluation.predictions import concatenate, make, write_predictions
     from partseg.training.inference import detect_split
 

@@ -164,6 +164,15 @@ def load_recipe(
     )
 
 
+def profile_names(recipe: str | Path, *, configs: Path = CONFIGS) -> list[str]:
+    """The profiles a recipe can be loaded with, those of the recipes it extends among them.
+
+    Raises:
+        RecipeError: there is no such recipe, or it is not one.
+    """
+    return _profile_names(_layers(_find(recipe, configs), configs, ()), configs)
+
+
 def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
     """``["train.schedule.max_iter=5"]`` as a mapping; values are YAML."""
     found = {}
@@ -209,16 +218,18 @@ def _profile_layers(profile: str, layers: Sequence[_Layer], path: Path, configs:
     inline = [(file.profiles[profile], place) for file, place in layers if profile in file.profiles]
     found = [(read_yaml(shared), shared)] if shared.is_file() else []
     if not found and not inline:
-        names = {name for file, _ in layers for name in file.profiles}
-        names |= {file.stem for file in (configs / "profiles").glob("*.yaml")}
-        raise RecipeError(
-            f"there is no profile called {profile}", where=path, fix=suggestion(profile, sorted(names))
-        )
+        names = _profile_names(layers, configs)
+        raise RecipeError(f"there is no profile called {profile}", where=path, fix=suggestion(profile, names))
     # The profile's own path would hide the recipe's: its layers only say where they come from.
     return [
         (_recipe_file(data, place), place.with_name(f"{place.name}, profile {profile}"))
         for data, place in [*found, *inline]
     ]
+
+
+def _profile_names(layers: Sequence[_Layer], configs: Path) -> list[str]:
+    names = {name for file, _ in layers for name in file.profiles}
+    return sorted(names | {file.stem for file in (configs / "profiles").glob("*.yaml")})
 
 
 def _recipe_file(data: Mapping[str, Any], path: Path) -> RecipeFile:

@@ -152,7 +152,7 @@ def finish(artifact: Artifact, summary: Mapping[str, Any], destination: Path) ->
 
 
 def _evaluated(artifact: Artifact) -> dict[str, Any]:
-    from partseg.evaluation.coco_ap import APResult
+    from partseg.evaluation.average_precision_result import APResult
     from partseg.evaluation.predictions import read_predictions
 
     content = orjson.loads((artifact.path / RESULTS).read_bytes())

@@ -53,6 +53,7 @@ class TrainData(BaseModel):
         keep_empty: also use images without annotations.
         repeat_threshold: repeat images with classes rarer than this; 0 repeats none.
         augment: how its images are changed; by default as the stage says.
+        use_ignored: also learn from annotations marked to be ignored, as VOC's difficult objects.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -68,6 +69,7 @@ class TrainData(BaseModel):
     keep_empty: bool = False
     repeat_threshold: float = Field(default=0.0, ge=0, lt=1)
     augment: AugmentConfig | None = None
+    use_ignored: bool = False
 
     @model_validator(mode="after")
     def _label_or_background(self) -> TrainData:
@@ -222,6 +224,7 @@ def _source(data: TrainData, artifact: Artifact) -> JobSource:
         keep_empty=data.keep_empty,
         repeat_threshold=data.repeat_threshold,
         augment=data.augment,
+        use_ignored=data.use_ignored,
     )
 
 

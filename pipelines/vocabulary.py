@@ -37,7 +37,7 @@ class Params(StageParams):
     data: tuple[Ref, ...] = ()
     names: tuple[str, ...] = ()
     encoder: str = "open_clip:RN50"
-    template: str = "a {name}"
+    template: str = "a {words}"
     weights: str | None = None
     table: str | None = None
 

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from partseg.cli import data, plan, predict, run, status, store, vocabulary, weights
+from partseg.cli import bench, data, plan, predict, run, status, store, vocabulary, weights
 from partseg.errors import PartsegError
 
 HELP = "Part segmentation from raw files to a report."
@@ -33,6 +33,7 @@ def make_app() -> typer.Typer:
     app.add_typer(data.app, name="data")
     app.add_typer(vocabulary.app, name="vocabulary")
     app.add_typer(weights.app, name="weights")
+    app.add_typer(bench.app, name="bench")
     return app
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from partseg.models.config import ModelConfig
     from partseg.report.bars_svg import Bar
     from partseg.training.config import AugmentConfig, TrainSource
-    from partseg.training.job import JobSource
 
 app = typer.Typer(no_args_is_help=True, help="Measure how fast images come and what a training step takes.")
 
@@ -198,14 +197,16 @@ def _opened(
         if recipe is None or stage is None:
             raise RecipeError("a train stage is named by two options", fix="give --recipe and --stage")
         from partseg.cli.bench_recipe import stage_sources
+        from partseg.training.runner import open_source
 
         items, augment = stage_sources(recipe, stage, profile, raw_sources, store)
-        yield [_source(item) for item in items], augment
+        yield [open_source(item) for item in items], augment
     elif job is not None:
         from partseg.training.job import read_job
+        from partseg.training.runner import open_source
 
         read = read_job(job)
-        yield [_source(item, read.cache) for item in read.sources], read.train.augment
+        yield [open_source(item, read.cache) for item in read.sources], read.train.augment
     elif dataset is not None:
         yield [source(Dataset.open(dataset, image_root=raw), split)], AugmentConfig()
     else:
@@ -218,23 +219,6 @@ def _opened(
             convert("pascal_part", folder / "raw", folder / "data")
             made = Dataset.open(folder / "data", image_root=folder / "raw", cache=folder / "cache")
             yield [source(made, "train")], AugmentConfig()
-
-
-def _source(item: JobSource, cache: Path | None = None) -> TrainSource:
-    from partseg.layout import Dataset
-    from partseg.training.config import source
-
-    return source(
-        Dataset.open(item.dataset, image_root=item.images, cache=cache),
-        item.split,
-        names=None if item.names is None else frozenset(item.names),
-        annotation=item.annotation,
-        batch_size=item.batch_size,
-        ratio=item.ratio,
-        keep_empty=item.keep_empty,
-        repeat_threshold=item.repeat_threshold,
-        augment=item.augment,
-    )
 
 
 def _numbers(text: str, option: str) -> list[int]:

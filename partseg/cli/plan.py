@@ -68,11 +68,11 @@ def _why(reasons: tuple[str, ...], most: int = 4) -> str:
 
 def recipes() -> None:
     """List the recipes that come with partseg."""
-    from pipelines.recipe import CONFIGS, recipe_names
+    from pipelines.recipe import CONFIGS, profile_names, recipe_names
     from pipelines.yaml_files import read_yaml
 
     rows = []
     for name in recipe_names():
         data = read_yaml(CONFIGS / "recipes" / f"{name}.yaml")
-        rows.append([name, ", ".join(data.get("profiles", {})), str(data.get("description", ""))])
+        rows.append([name, ", ".join(profile_names(name)), str(data.get("description", ""))])
     print_table(["recipe", "profiles", "description"], rows)

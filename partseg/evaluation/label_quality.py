@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from partseg.evaluation.coco_ap import CategoryLike, SplitLike
+from partseg.evaluation.instance_truth import CategoryLike, SplitLike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

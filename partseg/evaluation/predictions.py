@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ class Predictions:
         scores: float64 [N].
         boxes_xywh: float64 [N, 4] in pixels of the original image.
         rles: N COCO compressed run-length counts of the mask in the original image, or None.
+        attribute_probs: float64 [N, attributes] where a model tells attributes (PACO); not kept in files.
     """
 
     image_ids: npt.NDArray[np.int64]
@@ -51,19 +53,24 @@ class Predictions:
     scores: npt.NDArray[np.float64]
     boxes_xywh: npt.NDArray[np.float64]
     rles: tuple[bytes | None, ...]
+    attribute_probs: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __getitem__(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> Predictions:
         """The chosen rows, as a boolean mask, indices or a slice."""
-        picked = np.arange(len(self))[rows]
+        if isinstance(rows, slice):
+            rles = self.rles[rows]
+        else:
+            rles = tuple([self.rles[i] for i in np.arange(len(self))[rows].tolist()])
         return Predictions(
             image_ids=self.image_ids[rows],
             category_ids=self.category_ids[rows],
             scores=self.scores[rows],
             boxes_xywh=self.boxes_xywh[rows],
-            rles=tuple(self.rles[i] for i in picked),
+            rles=rles,
+            attribute_probs=None if self.attribute_probs is None else self.attribute_probs[rows],
         )
 
     def of_image(self, image_id: int) -> Predictions:
@@ -72,10 +79,35 @@ class Predictions:
 
     def canonical(self) -> Predictions:
         """The same predictions in the order of the file: image, falling score, category, box, mask."""
-        by_mask = np.array(sorted(range(len(self)), key=lambda i: self.rles[i] or b""), dtype=np.int64)
-        boxes = self.boxes_xywh[by_mask]
-        keys = (*boxes.T[::-1], self.category_ids[by_mask], -self.scores[by_mask], self.image_ids[by_mask])
-        return self[by_mask[np.lexsort(keys)]]
+        return self[self.order_by_score(self.image_ids)]
+
+    def order_by_score(
+        self, groups: npt.NDArray[np.int64], *, keep_order: bool = False
+    ) -> npt.NDArray[np.int64]:
+        """Rows by group, in it by falling score, and equal scores by category, box and mask.
+
+        Args:
+            groups: int64 [N].
+            keep_order: leave equal scores of a group in the order they have.
+        """
+        order = np.lexsort((-self.scores, groups))
+        same = (np.diff(groups[order]) == 0) & (np.diff(self.scores[order]) == 0)
+        if keep_order or not same.any():
+            return order
+        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+        rows, run = order[tied], np.cumsum(np.append(True, ~same))[tied]
+        keys = (*self.boxes_xywh[rows].T[::-1], self.category_ids[rows], run)
+        place = np.lexsort(keys)
+        equal = np.logical_and.reduce([np.diff(key[place]) == 0 for key in keys])
+        sorted_rows = rows[place].tolist()
+        if equal.any():
+            starts = np.flatnonzero(np.append(True, ~equal)).tolist()
+            for start, stop in zip(starts, [*starts[1:], len(place)], strict=True):
+                if stop - start > 1:
+                    twins = sorted(sorted_rows[start:stop], key=lambda row: self.rles[row] or b"")
+                    sorted_rows[start:stop] = twins
+        order[tied] = sorted_rows
+        return order
 
 
 def make(
@@ -84,6 +116,7 @@ def make(
     scores: npt.ArrayLike,
     boxes_xywh: npt.ArrayLike,
     rles: Iterable[bytes | None] | None = None,
+    attribute_probs: npt.ArrayLike | None = None,
 ) -> Predictions:
     """Predictions from plain sequences.
 
@@ -93,6 +126,7 @@ def make(
         scores: [N].
         boxes_xywh: [N, 4] pixels.
         rles: N mask run-lengths; without them the predictions are boxes only.
+        attribute_probs: [N, attributes], probabilities of attributes, where there are any.
 
     Raises:
         PredictionError: the columns differ in length, or a score or a box is not finite.
@@ -106,6 +140,7 @@ def make(
         scores=np.asarray(scores, dtype=np.float64).reshape(-1),
         boxes_xywh=np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4),
         rles=tuple(rles) if rles is not None else (None,) * n,
+        attribute_probs=None if attribute_probs is None else np.asarray(attribute_probs, np.float64),
     )
     lengths = {
         "image_ids": len(result.image_ids),
@@ -113,6 +148,7 @@ def make(
         "scores": len(result.scores),
         "boxes_xywh": len(result.boxes_xywh),
         "rles": len(result.rles),
+        "attribute_probs": n if result.attribute_probs is None else len(result.attribute_probs),
     }
     if len(set(lengths.values())) > 1:
         raise PredictionError(f"columns of different length: {lengths}")
@@ -133,8 +169,19 @@ def concatenate(parts: Iterable[Predictions]) -> Predictions:
         category_ids=np.concatenate([t.category_ids for t in tables]),
         scores=np.concatenate([t.scores for t in tables]),
         boxes_xywh=np.concatenate([t.boxes_xywh for t in tables]),
-        rles=tuple(rle for t in tables for rle in t.rles),
+        rles=tuple(chain.from_iterable(t.rles for t in tables)),
+        attribute_probs=_joined_probs([t.attribute_probs for t in tables if len(t)]),
     )
+
+
+def _joined_probs(
+    parts: list[npt.NDArray[np.float64] | None],
+) -> npt.NDArray[np.float64] | None:
+    """All rows, or nothing where a table has none."""
+    found = [part for part in parts if part is not None]
+    if not found or len(found) < len(parts) or len({part.shape[1] for part in found}) > 1:
+        return None
+    return np.concatenate(found)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

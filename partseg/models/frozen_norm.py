@@ -46,7 +46,7 @@ class FoldedConv2d(nn.Conv2d):
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         shift = norm.bias - norm.running_mean * scale
         weight = self.weight * scale[:, None, None, None]
-        return cast(Tensor, self._conv_forward(images, weight, shift))  # type: ignore[no-untyped-call]
+        return cast(Tensor, self._conv_forward(images, weight, shift))
 
 
 class FrozenBatchNormFolded(FrozenBatchNorm2d):  # type: ignore[misc]

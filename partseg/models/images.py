@@ -23,7 +23,7 @@ def resized_shape(height: int, width: int, short_side: int, long_side: int) -> t
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """A resized copy of [H, W, 3], by Pillow's antialiasing bilinear filter like the published models' images."""
+    """A resized copy of [H, W, 3]: Pillow's antialiasing bilinear filter, as in the published trainings."""
     if image.shape[:2] == (height, width):
         return image.copy()
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

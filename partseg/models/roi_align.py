@@ -50,7 +50,8 @@ def pool_regions(
 def _product(table: PixelTable, strides: Sequence[int], regions: Tensor, level: Tensor, size: int) -> Tensor:
     """The bins' weights times the pixels. What the weights are is no matter of gradients."""
     with torch.no_grad():
-        boxes = torch.nan_to_num(regions[:, 1:]) / torch.tensor(strides)[level, None] - 0.5
+        boxes = torch.nan_to_num(regions[:, 1:]).to(table.pixels.dtype)
+        boxes = boxes / torch.tensor(strides)[level, None] - 0.5
         down = _axis(boxes[:, 1], boxes[:, 3], size, table.heights[level])
         across = _axis(boxes[:, 0], boxes[:, 2], size, table.widths[level])
         first = table.image_starts(level, regions[:, 0].long())

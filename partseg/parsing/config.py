@@ -23,14 +23,19 @@ class ViTConfig(BaseModel):
     image_size: int = Field(default=224, ge=8)  # side of the square image the position grid belongs to
 
 
-class DescriptorConfig(BaseModel):
-    """How descriptors are read from a vision transformer. The defaults are the published ones."""
+class PictureSize(BaseModel):
+    """How large an image is looked at. The defaults are the published ones, but for IN-S20."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    short_side: int = Field(default=224, ge=8)  # pixels; 336 for IN-S20
+    long_side: int = Field(default=672, ge=8)  # pixels, at most; 996 for IN-S20
+
+
+class DescriptorConfig(PictureSize):
+    """How descriptors are read from a vision transformer. The defaults are the published ones."""
+
     stride: int = Field(default=4, ge=1)  # pixels between patches; the patch size means no overlap
-    short_side: int = Field(default=224, ge=8)  # pixels; 336 for the golden sets
-    long_side: int = Field(default=672, ge=8)  # pixels, at most; 996 for the golden sets
     saliency_heads: tuple[int, ...] = (0, 2, 4, 5)
     saliency_threshold: float = Field(default=0.05, ge=0, le=1)
 
@@ -73,3 +78,6 @@ class ParserConfig(BaseModel):
     # The published detector sees the picture after it was made small for the descriptors.
     detector_sees: Literal["original", "descriptor"] = "descriptor"
     separator: str = Field(default=":", min_length=1)  # between object and part in category names
+    # What a part is renamed by: all that follows the separator, or, as published for PartImageNet, the first
+    # word of it. "Car:Side Mirror" is a "side" then, which no vocabulary has.
+    part_word: Literal["all", "first"] = "all"

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from partseg.layout import mask_to_rle, rle_to_mask
-from partseg.parsing.config import ParserConfig
+from partseg.parsing.config import ParserConfig, PictureSize
 from partseg.parsing.descriptors import Describer
 from partseg.parsing.index import BaseImages, BaseIndex, query_pixels
-from partseg.parsing.naming import split_name
+from partseg.parsing.naming import part_word
 from partseg.parsing.transfer import best_match, nearest, transfer
-from partseg.parsing.vit import resize
+from partseg.parsing.vit import resize, short_side_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +85,17 @@ class Base:
     part_names: Mapping[int, str]  # category id of the base dataset -> name
 
 
-def detector_picture(image: npt.NDArray[np.uint8], describer: Describer, config: ParserConfig) -> Tensor:
-    """What the detector is shown of an image [H, W, 3]: uint8 [3, h, w]."""
+def detector_picture(image: npt.NDArray[np.uint8], reading: PictureSize, config: ParserConfig) -> Tensor:
+    """What the detector is shown of an image [H, W, 3]: uint8 [3, h, w].
+
+    Args:
+        image: the original.
+        reading: how large the describer looks at it, or would.
+        config: says whether the detector sees the same.
+    """
     if config.detector_sees == "descriptor":
-        image = resize(image, query_pixels(image, describer)[1])
+        height, width = image.shape[:2]
+        image = resize(image, short_side_size(height, width, reading.short_side, reading.long_side))
     return torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1)
 
 
@@ -143,8 +150,8 @@ def transferred_parts(
 
 def _same_part(lent: Sequence[str], seen: Sequence[str], config: ParserConfig) -> Tensor:
     """Whether two names are of the same part, of whatever object, bool [len(lent), len(seen)]."""
-    words = [[split_name(name, config.separator) for name in names] for names in (lent, seen)]
-    pairs = [[a is not None and b is not None and a[1] == b[1] for b in words[1]] for a in words[0]]
+    words = [[part_word(name, config) for name in names] for names in (lent, seen)]
+    pairs = [[a is not None and a == b for b in words[1]] for a in words[0]]
     return torch.tensor(pairs, dtype=torch.bool).reshape(len(lent), len(seen))
 
 

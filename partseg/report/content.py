@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from partseg.evaluation.coco_ap import APResult, CategoryLike
+from partseg.evaluation.average_precision_result import APResult
+from partseg.evaluation.instance_truth import CategoryLike
 from partseg.evaluation.label_quality import label_quality
 from partseg.evaluation.predictions import Predictions
 from partseg.files import write_file

@@ -1,4 +1,4 @@
-"""Loss curves as inline SVG."""
+"""Curves of losses, and of precision, as inline SVG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_POINTS = 160  # a line of this many points looks the same as one of ten thou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One quantity over the iterations."""
+    """One quantity over the iterations, or over whatever the chart's axis is."""
 
     name: str
     x: tuple[float, ...]
@@ -73,8 +73,14 @@ def _binned(name: str, points: Sequence[tuple[float, float]]) -> Line:
     )
 
 
-def chart_svg(lines: Sequence[Line], title: str) -> str:
-    """A small chart; the first line is drawn strongest. Colours come from the page's style sheet."""
+def chart_svg(lines: Sequence[Line], title: str, axis: str = "iteration") -> str:
+    """A small chart; the first line is drawn strongest. Colours come from the page's style sheet.
+
+    Args:
+        lines: of any number of points each.
+        title: for those who cannot see it.
+        axis: what ``x`` is.
+    """
     shown = [line for line in lines if line.x]
     if not shown:
         return ""
@@ -95,7 +101,7 @@ def chart_svg(lines: Sequence[Line], title: str) -> str:
     for x, anchor in ((x0, "start"), (x1, "end")):
         px = place(x, 0).split(",")[0]
         grid.append(f'<text class="tick {anchor}" x="{px}" y="{HEIGHT - 7}">{x:g}</text>')
-    grid.append(f'<text class="tick middle" x="{(WIDTH + LEFT) / 2}" y="{HEIGHT - 7}">iteration</text>')
+    grid.append(f'<text class="tick middle" x="{(WIDTH + LEFT) / 2}" y="{HEIGHT - 7}">{escape(axis)}</text>')
     drawn = [
         f'<polyline class="line c{min(i, 7)}" points="{" ".join(map(place, line.x, line.y))}">'
         f"<title>{escape(line.name)}</title></polyline>"

@@ -27,7 +27,7 @@ def run_job(
 
     def prepare() -> tuple[list[TrainSource], EmbeddingTable, MaskAP | None]:
         table = EmbeddingTable.load(job.embeddings)
-        return [_source(one, job.cache) for one in job.sources], table, _validation(job, table)
+        return [open_source(one, job.cache) for one in job.sources], table, _validation(job, table)
 
     sources, table, validation = processes.together(prepare)
     return train(
@@ -46,7 +46,8 @@ def run_job(
     )
 
 
-def _source(one: JobSource, cache: Path | None) -> TrainSource:
+def open_source(one: JobSource, cache: Path | None = None) -> TrainSource:
+    """The dataset a job names, opened; see :func:`partseg.training.config.source` for the errors."""
     return source(
         Dataset.open(one.dataset, image_root=one.images, cache=cache),
         one.split,

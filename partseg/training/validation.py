@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from partseg.errors import TrainingError
-from partseg.evaluation.coco_ap import evaluate
+from partseg.evaluation.coco import evaluate
 from partseg.evaluation.predictions import concatenate
 from partseg.layout import Dataset, Split
 from partseg.models.vlpart import VLPart

@@ -7,7 +7,8 @@ processes, turn by turn: short side 800, flipped half of the time, batches of tw
 ``build_detection_train_loader`` and ``DatasetMapper`` (bitmasks), but drops empty boxes only, as VLPart
 does. First, pixels, boxes and masks of every photo are compared, plain and flipped. Processor time is that of
 all processes together, which other work on the machine hardly changes. Memory is what a process has changed
-in mappings of its own: neither what it shares with the one it was forked from, nor files, nor the queue.
+in mappings of its own: neither what it shares with the one it was forked from, nor files, nor the queue; for
+all processes together, what they share is counted once.
 detectron2 is measured as it comes, with its annotations serialised, and with the dictionaries as they are.
 
 This file also runs where partseg is not installed.
@@ -16,6 +17,7 @@ This file also runs where partseg is not installed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -61,7 +63,7 @@ def main() -> None:
                 speed(pythons, root, workers, options.images, options.runs)
         root = Path(folder) / "large"
         write(root, options.records, 12, outlines=True)
-        print(f"{options.records} photos, {12 * options.records} outlines: private memory, 2 workers")
+        print(f"{options.records} photos, {12 * options.records} outlines: memory with 2 workers")
         memory(pythons, root, options.images)
 
 
@@ -115,11 +117,11 @@ def memory(pythons: dict[str, str], root: Path, images: int) -> None:
             name = side if serialise else f"{side}, dictionaries"
             found[name] = child(python, side, job)
     for name, entry in found.items():
-        worker, own = (entry[key] / 2**20 for key in ("worker", "main"))
-        times = [entry[key] / found["partseg"][key] for key in ("worker", "main")]
+        worker, all_ = (entry[key] / 2**20 for key in ("worker", "all"))
+        times = [entry[key] / found["partseg"][key] for key in ("worker", "all")]
         print(
             f"  {name:26} per worker {worker:8.1f} MiB {times[0]:6.1f} x   "
-            f"training process {own:8.1f} MiB {times[1]:6.1f} x",
+            f"all processes {all_:8.1f} MiB {times[1]:6.1f} x",
             flush=True,
         )
 
@@ -153,7 +155,7 @@ def run(job: dict[str, Any], loader: Any, unfold: Any) -> Any:
                 return [(after - before) / (BATCH * count) for after, before in zip(stop, start, strict=True)]
             workers = [private(process.pid) for process in multiprocessing.active_children()]
             assert len(workers) == job["workers"]
-            return {"worker": statistics.mean(workers), "main": private("self")}
+            return {"worker": statistics.mean(workers), "all": anonymous()}
     raise AssertionError("too few batches")
 
 
@@ -176,6 +178,24 @@ def private(pid: int | str | None) -> int:
                 own = words[1][3] == "p"
             elif own and words[0] == "Private_Dirty:":
                 total += 1024 * int(words[1])
+    return total
+
+
+def anonymous() -> int:
+    """Bytes of this process and all it started that lie in no file, shared ones counted once."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            words = entry.read_text(encoding="utf-8").rpartition(")")[2].split()
+            parents[int(entry.parent.name)] = int(words[1])
+    family = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    total = 0
+    for pid in family:
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+            total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
     return total
 
 
@@ -220,7 +240,6 @@ def partseg_child(job: dict[str, Any]) -> Any:
 
 
 def detectron2_child(job: dict[str, Any]) -> Any:
-    import contextlib
     import functools
     import io
 

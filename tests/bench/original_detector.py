@@ -49,7 +49,7 @@ CONFIGS = {
 # Without these the random weights give boxes that fill the image (see the golden runs).
 GAINS = {"rpn_head.anchor_deltas.weight": 0.3, "bbox_pred.2.weight": 0.5}
 ROOT = Path(__file__).parents[2]
-HEAD = f"{'':22} {'original ms':>11} {'partseg ms':>10} {'x':>5} {'processor x':>11} {'MiB':>11}"
+HEAD = f"{'':22} {'original ms':>11} {'partseg ms':>10} {'x':>5} {'processor s':>15} {'x':>5} {'MiB':>14}"
 
 
 class Ours:
@@ -234,15 +234,14 @@ def measure(model: str, options: argparse.Namespace) -> None:
 
 
 def _line(name: str, rows: list[tuple[dict[str, float], dict[str, float]]]) -> str:
-    def median(side: int, key: str) -> float:
-        return statistics.median(row[side][key] for row in rows)
-
-    wall = [1000 * median(side, "wall") for side in (0, 1)]
-    faster = median(0, "processor") / median(1, "processor")
+    wall = [1000 * statistics.median(row[side]["wall"] for row in rows) for side in (0, 1)]
+    # Of processor time the least: other work on the machine can only add to it.
+    processor = [min(row[side]["processor"] for row in rows) for side in (0, 1)]
     peaks = [max(row[side]["peak"] for row in rows) for side in (0, 1)]
     return (
-        f"{name:22} {wall[0]:11.0f} {wall[1]:10.0f} {wall[0] / wall[1]:5.2f} {faster:11.2f} "
-        f"{peaks[0]:5.0f} {peaks[1]:5.0f}"
+        f"{name:22} {wall[0]:11.0f} {wall[1]:10.0f} {wall[0] / wall[1]:5.2f} "
+        f"{processor[0]:9.2f} {processor[1]:5.2f} {processor[0] / processor[1]:5.2f} "
+        f"{peaks[0]:8.0f} {peaks[1]:5.0f}"
     )
 
 

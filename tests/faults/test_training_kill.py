@@ -17,10 +17,8 @@ from partseg.training.config import Runtime
 from partseg.training.loop import train
 from partseg.vocabulary import EmbeddingTable, build_table
 from tests.training.conftest import write_dataset
-from tests.training.ranks import fork
+from tests.training.ranks import start
 from tests.training.trainings import config, files, sources
-
-STEPS = 40
 
 
 def die() -> None:
@@ -41,11 +39,11 @@ class KillAt:
 
 class Home:
     def __init__(self, boxes: Dataset, table: EmbeddingTable, folder: Path) -> None:
-        self.boxes, self.table, self.folder = boxes, table, folder
+        self.boxes, self.table, self.folder, self.steps = boxes, table, folder, 16
 
     def train(self, name: str, report: KillAt | None = None, *, every: int = 5) -> dict[str, bytes]:
         train(
-            config(STEPS, ema=0.9),
+            config(self.steps, ema=0.9),
             sources(self.boxes),
             self.table,
             self.folder / name,
@@ -56,7 +54,7 @@ class Home:
         return files(self.folder / name)
 
     def killed(self, work: Callable[[], Any]) -> None:
-        assert fork(work).end() == -signal.SIGKILL
+        assert start(work).end() == -signal.SIGKILL
 
     def checkpoints(self, name: str) -> list[str]:
         return sorted(path.name for path in (self.folder / f"{name}-work").glob("iteration-*"))
@@ -78,7 +76,9 @@ def home(world, tmp_path: Path) -> Home:
     return Home(*world, tmp_path)
 
 
-def test_killed_after_seventeen_steps_of_forty_the_weights_end_the_same(home: Home, undisturbed) -> None:
+def test_killed_after_seventeen_steps_of_forty_the_weights_end_the_same(home: Home) -> None:
+    home.steps = 40
+    undisturbed = home.train("straight")
     home.killed(lambda: home.train("a", KillAt(17)))
     assert home.checkpoints("a") == ["iteration-00000010", "iteration-00000015"]
     assert not (home.folder / "a").exists()
@@ -98,7 +98,7 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_while_a_checkpoint_is_written_the_one_before_is_as_good(
-    home: Home, undisturbed, moment: str, monkeypatch: pytest.MonkeyPatch
+    home: Home, undisturbed, moment: str
 ) -> None:
     home.killed(lambda: home.train("a", KillAt(12)))
     name, number = MOMENTS[moment]
@@ -121,7 +121,7 @@ def test_killed_while_a_checkpoint_is_written_the_one_before_is_as_good(
         die()
 
     def disturbed() -> None:
-        monkeypatch.setattr(owner, name, killing)
+        setattr(owner, name, killing)
         home.train("a")
 
     home.killed(disturbed)
@@ -132,7 +132,7 @@ def test_killed_while_a_checkpoint_is_written_the_one_before_is_as_good(
 
 @pytest.mark.slow
 def test_killed_again_and_again_the_weights_end_the_same(home: Home, undisturbed) -> None:
-    for iteration in range(1, STEPS):
+    for iteration in range(1, home.steps):
         home.killed(lambda iteration=iteration: home.train("a", KillAt(iteration), every=1))
     assert home.train("a") == undisturbed
 

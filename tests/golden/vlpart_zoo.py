@@ -177,7 +177,7 @@ def _parse(stage: Mapping[str, Any]) -> dict[str, Any]:
         words = detector["inference_embedding"]
         found["detector"] = {name: detector[name] for name in PARSE_DETECTOR}
         found["detector"]["vocabulary"] = [words["vocab"], words["size"]]
-        found["base_objects"] = len(stage["base_obj_cat"])
+        found["base_objects"] = stage["base_obj_cat"]
     return found
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from partseg.errors import RecipeError, WeightsError
 from partseg.models.backbones import TimmBackbone
+from partseg.models.checkpoints import load_backbone
 from partseg.models.config import ModelConfig, load_config
 from partseg.models.files import ModelCard, Vocabulary, load_model, read_card, save_model
 from partseg.models.images import resized_shape
@@ -252,7 +253,7 @@ def test_swin_is_timms_where_windows_fit(tmp_path: Path) -> None:
     reference = timm.create_model(name, always_partition=True).eval()
     save_file(reference.state_dict(), tmp_path / "weights.safetensors")
     swin = SwinBackbone(name=name, frozen_stages=2, drop_path=0.2).eval()
-    swin.load(tmp_path / "weights.safetensors")
+    load_backbone(swin, tmp_path / "weights.safetensors", pixel_std=(1.0, 1.0, 1.0))
     image = torch.rand(1, 3, 224, 224)
     expected, x = [], reference.patch_embed(image)
     for stage in reference.layers:
@@ -263,7 +264,7 @@ def test_swin_is_timms_where_windows_fit(tmp_path: Path) -> None:
     # The original's names are ours.
     save_file(swin.state_dict(), tmp_path / "original.safetensors")
     again = SwinBackbone(name=name, frozen_stages=0, drop_path=0.0).eval()
-    again.load(tmp_path / "original.safetensors")
+    load_backbone(again, tmp_path / "original.safetensors", pixel_std=(1.0, 1.0, 1.0))
     torch.testing.assert_close(again(image), swin(image))
     frozen = {name for name, parameter in swin.named_parameters() if not parameter.requires_grad}
     assert {name.split(".blocks")[0] for name in frozen} == {

@@ -115,6 +115,7 @@ class FakeDetector:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.names = ["cat:head", "cat:body"]
         self.candidate_names = ["cat:head", "cat:body"]
 
     def _boxes(self, image: Tensor) -> Tensor:
@@ -132,7 +133,7 @@ class FakeDetector:
             FoundParts(
                 boxes=self._boxes(image),
                 scores=torch.tensor([0.9, 0.8]),
-                names=["cat:head", "cat:body"],
+                names=self.names,
                 rles=[
                     mask_to_rle(((image[0] > 120) & (image[1] < 100)).numpy()),
                     None,

@@ -11,14 +11,14 @@ import torch
 from partseg.errors import LayoutError, StoreError
 from partseg.layout import Dataset, DatasetWriter, rle_to_mask
 from partseg.layout.checks import audit
-from partseg.parsing.config import ParserConfig
+from partseg.parsing.config import ParserConfig, PictureSize
 from partseg.parsing.descriptors import Describer
 from partseg.parsing.detector import suppress
 from partseg.parsing.index import BaseImages, BaseIndex, build_index
 from partseg.parsing.parser import parse
 from partseg.parsing.parts import Base
 from pipelines.inputs import chosen
-from tests.parsing.conftest import CATEGORIES, FakeDetector, masks
+from tests.parsing.conftest import CATEGORIES, SIZE, FakeDetector, masks
 
 PARTS = {2, 3}
 
@@ -36,10 +36,13 @@ def base_of(dataset: Dataset, describer: Describer) -> Base:
 
 def run(
     labelled: Dataset,
-    base: Base,
+    base: Base | None,
     detector: FakeDetector,
     writer: DatasetWriter,
     out: Path,
+    *,
+    by_detector: tuple[str, ...] = ("cat",),
+    finds_objects: bool = False,
     **options: Any,
 ) -> tuple[dict[str, int], Dataset]:
     batch = options.pop("batch", 8)
@@ -48,8 +51,10 @@ def run(
             ParserConfig(**options),
             labelled.split("train"),
             detector=detector,
+            reading=PictureSize(short_side=SIZE),
             base=base,
-            base_objects={"cat"},
+            by_detector=by_detector,
+            finds_objects=finds_objects,
             labels={1: "cat", 4: "dog"},
             writer=writer,
             split="train",
@@ -142,6 +147,49 @@ def test_transferred_parts_take_the_detectors_box_and_keep_their_own_mask(
         assert (found & truth).sum() / (found | truth).sum() > 0.5
 
 
+def test_without_base_images_everything_goes_to_the_detector(
+    tmp_path: Path,
+    labelled_dataset: Dataset,
+    detector: FakeDetector,
+    open_writer: Callable[[str], DatasetWriter],
+) -> None:
+    counts, dataset = run(
+        labelled_dataset,
+        None,
+        detector,
+        open_writer("out"),
+        tmp_path / "out",
+        by_detector=("cat", "dog"),
+    )
+    assert (counts["by_detector"], counts["by_transfer"]) == (9, 0)
+    assert counts["parts"] == 2 * len(dataset.split("train")) == 18
+
+
+def test_objects_that_are_found_stand_for_themselves(
+    tmp_path: Path,
+    labelled_dataset: Dataset,
+    detector: FakeDetector,
+    open_writer: Callable[[str], DatasetWriter],
+) -> None:
+    """As in the published files of PACO: a cat in an image of a dog is a cat, and nothing else is made up."""
+    detector.names = ["cat:head", "cat"]
+    counts, dataset = run(
+        labelled_dataset,
+        None,
+        detector,
+        open_writer("out"),
+        tmp_path / "out",
+        by_detector=("cat", "dog"),
+        finds_objects=True,
+    )
+    dog = next(r for r in dataset.split("train") if r.source_key == "0")
+    assert dog.pos_category_ids.tolist() == [4]
+    assert sorted(dog.category_ids.tolist()) == [1, 5]  # cat, dog:head
+    assert dog.parent_rows.tolist() == [-1, -1]
+    assert counts["parts"] == counts["images_with_parts"] == 9
+    assert audit(dataset) == []
+
+
 def test_boxes_nobody_confirms_are_dropped(parsed: Callable[..., tuple[dict[str, int], Dataset]]) -> None:
     _, dataset = parsed(match_iou=0.999)
     dogs = [r for r in dataset.split("train") if 4 in r.pos_category_ids]
@@ -188,8 +236,9 @@ def test_unknown_labels_are_an_error(
             ParserConfig(),
             labelled_dataset.split("train"),
             detector=detector,
+            reading=PictureSize(short_side=SIZE),
             base=base_of(base_dataset, describer),
-            base_objects=set(),
+            by_detector=set(),
             labels={1: "cat", 4: "dog"},
             writer=writer,
             split="train",

@@ -164,7 +164,7 @@ def test_16_bits_change_little(model_folder: Path, predictor: Predictor, tmp_pat
     half = Predictor.from_pretrained(model_folder, device="cpu", score=LOW / 2, precision="bf16")
     path = photo(tmp_path / "a.png")
     full, other = predictor(path), half(path)
-    # bfloat16 keeps 8 bits: 0.4 % of a number. Measured on this photo: 0.3 % of a score, 0.4 px.
+    # bfloat16 keeps 8 bits: 0.4 % of a number.
     same_but_for(full, other, score=0.02, pixels=2)
     assert not np.array_equal(full.scores[:20], other.scores[:20])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from partseg.evaluation.coco_ap import evaluate
+from partseg.evaluation.coco import evaluate
 from partseg.evaluation.predictions import make
 from partseg.layout import AnnotationRow, Category, Dataset, DatasetWriter, ImageRow, Record, mask_to_rle
 from partseg.report.content import ModelEntry, ParsedEntry, Published

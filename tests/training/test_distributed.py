@@ -201,7 +201,6 @@ def test_an_error_in_one_process_reaches_all(
     boxes: Dataset,
     table: EmbeddingTable,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A loss that is not finite in process 1 alone: its images are named, and both end with that error."""
     losses = Learner._losses
@@ -212,14 +211,13 @@ def test_an_error_in_one_process_reaches_all(
             found["loss_cls"] = found["loss_rpn_cls"] * float("nan")
         return found
 
-    monkeypatch.setattr(Learner, "_losses", explode)
     work = tmp_path / "work"
-    for child in start_ranks(
-        2,
-        lambda processes: train(
-            config(3, batches=2), sources(boxes), table, tmp_path / "a", work, processes=processes
-        ),
-    ):
+
+    def shared(processes: Processes) -> None:
+        setattr(Learner, "_losses", explode)  # noqa: B010
+        train(config(3, batches=2), sources(boxes), table, tmp_path / "a", work, processes=processes)
+
+    for child in start_ranks(2, shared):
         with pytest.raises(TrainingError, match="not finite at iteration 1"):
             child.result()
     found = json.loads((work / "not_finite.json").read_text())

@@ -176,6 +176,22 @@ def test_float16_gradients_that_overflow_skip_an_update(
     assert torch.load(folder / "optimiser.pt", weights_only=True)["scaler"]["scale"] == 2.0**99
 
 
+def test_every_batch_has_random_choices_of_its_own(
+    boxes: Dataset, table: EmbeddingTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds, losses = [], VLPart.losses
+
+    def listening(model: VLPart, *arguments: object, **options: object) -> object:
+        seeds.append(torch.initial_seed())
+        return losses(model, *arguments, **options)
+
+    monkeypatch.setattr(VLPart, "losses", listening)
+    train(config(3, batches=2), sources(boxes), table, tmp_path / "a", tmp_path / "work")
+    assert len(set(seeds)) == 6
+    train(config(6).model_copy(update={"seed": 1}), sources(boxes), table, tmp_path / "b", tmp_path / "other")
+    assert len(set(seeds)) == 12
+
+
 def test_the_running_mean_of_the_weights_is_the_result(
     boxes: Dataset, table: EmbeddingTable, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from partseg.training.runner import run_job
 from partseg.training.stopping import TrainingStopped
 from partseg.training.validation import MaskAP
 from partseg.vocabulary import EmbeddingTable
-from tests.training.ranks import fork
+from tests.training.ranks import start
 from tests.training.trainings import StopAt, config, files
 
 
@@ -139,17 +139,16 @@ def test_progress_comes_at_most_ten_times_a_second(capsys: pytest.CaptureFixture
 
 def test_a_training_nobody_listens_to_goes_on(boxes: Dataset, table: EmbeddingTable, tmp_path: Path) -> None:
     path = job(boxes, table, tmp_path, validation=None)
-    reading, writing = os.pipe()
-    os.close(reading)
 
     def run() -> int:
+        reading, writing = os.pipe()
+        os.close(reading)
         sys.stdout = os.fdopen(writing, "w")
         code = main([str(path)])
         sys.stdout.flush()
         return code
 
-    assert fork(run).result() == 0
-    os.close(writing)
+    assert start(run).result() == 0
     assert (tmp_path / "out" / "model.json").exists()
 
 
@@ -199,7 +198,7 @@ def test_torchrun_that_is_stopped_leaves_a_checkpoint_and_no_process(
         run_job(read_job(again), StopAt(done))
 
     with pytest.raises(TrainingStopped):
-        fork(alone).result()
+        start(alone).result()
     name = f"iteration-{done:08d}/model.safetensors"
     assert (tmp_path / "work" / name).read_bytes() == (other / "work" / name).read_bytes()
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from partseg.evaluation.coco_ap import evaluate
+from partseg.evaluation.coco import evaluate
 from partseg.layout import Category, Dataset, DatasetWriter, ImageRow, Record
 from partseg.models.config import load_config
 from partseg.models.files import load_model

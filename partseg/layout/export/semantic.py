@@ -61,7 +61,7 @@ def write_semantic(
     """
     report = report or Silent()
     source = dataset.split(split)
-    values = _values(dataset, ids, kind)
+    values = values_of(dataset, ids, kind)
     if ignore in values.values() or not 0 <= ignore < 2**16 or max(values.values()) >= 2**16:
         raise LayoutError(
             f"{ignore} cannot mark pixels of no category, or an id has more than 16 bits",
@@ -69,7 +69,7 @@ def write_semantic(
             fix="choose another value to ignore, or ids 'train'",
         )
     dtype = np.uint8 if max(ignore, *values.values()) < 256 else np.uint16
-    painter = _Painter(dataset, source, values, kind, ignore)
+    painter = Painter(dataset, source, values, kind, ignore)
     with new_folder(out) as folder:
         for index in range(len(source)):
             record = source[index]
@@ -88,7 +88,7 @@ def write_semantic(
     return {"categories": len(names), "images": len(source)}
 
 
-def _values(dataset: Dataset, ids: Ids, kind: Kind) -> dict[int, int]:
+def values_of(dataset: Dataset, ids: Ids, kind: Kind) -> dict[int, int]:
     """The value of each category that is painted.
 
     Raises:
@@ -117,7 +117,17 @@ def _published(item: Category) -> int | None:
     return place if isinstance(place, int) else None
 
 
-class _Painter:
+class Painter:
+    """Paints a split's images: every pixel gets the value of its category.
+
+    Args:
+        dataset: that the split belongs to.
+        split: the images.
+        values: category_id -> value (:func:`values_of`).
+        kind: objects, parts, or parts over their objects.
+        ignore: the value of pixels of no category.
+    """
+
     def __init__(
         self, dataset: Dataset, split: Split, values: dict[int, int], kind: Kind, ignore: int
     ) -> None:

@@ -1,4 +1,4 @@
-"""Cancelling a flow run that trains: state Cancelled, a checkpoint left, no process left."""
+"""Flow runs that are cancelled or interrupted: said to be so, a checkpoint left, no process left."""
 
 from __future__ import annotations
 
@@ -222,3 +222,32 @@ def test_a_run_in_ones_own_process_is_cancelled(
     assert 0 < watcher.done < 200
     assert read_runs(tmp_path / "home")[0]["state"] == "stopped"
     assert list((tmp_path / "home/work").glob("*/state/count"))  # what the next run goes on from
+
+
+@pytest.mark.slow
+def test_ctrl_c_does_not_take_the_temporary_server_away(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text(SLOW)
+    own = {
+        "PARTSEG_HOME": str(tmp_path / "home"),
+        "FAKE_TRACE": str(tmp_path / "trace"),
+        "PYTHONPATH": str(ROOT),
+    }
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.pipelines.fakes.cli", "run", "w.yaml"],
+        cwd=tmp_path,
+        env={**outer, **own},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "trace").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    children = [pid for pid, _ in descendants(process.pid)]
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, err = process.communicate(timeout=40)
+    assert (process.returncode, err.splitlines()[-1][:15]) == (130, "error: stopped;"), err
+    assert gone(children)

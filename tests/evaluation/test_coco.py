@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from partseg.evaluation.coco_ap import APResult, evaluate
+from partseg.evaluation.average_precision_result import APResult
+from partseg.evaluation.coco import evaluate
 from partseg.evaluation.predictions import PredictionError, make
 from tests.evaluation.conftest import CATEGORIES, Kind, record, rectangle
 
