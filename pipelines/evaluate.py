@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import orjson
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from partseg.models.config import InferenceConfig
 from pipelines.artifact import Artifact, Metrics, StageContext
-from pipelines.inputs import Group, chosen, open_dataset, reading_workers
+from pipelines.inputs import Group, KindOfClass, chosen, open_dataset, reading_workers
 from pipelines.params import Ref, StageParams
 from pipelines.train import load_detector
 from pipelines.vocabulary import load_table
 
-VERSION = "1"
+VERSION = "2"
 PREDICTIONS, RESULTS = "predictions.parquet", "metrics.json"
+
+Protocol = Literal[
+    "coco",
+    "lvis",
+    "voc2007",
+    "voc2012",
+    "voc_detectron2",
+    "pascal_part",
+    "vlpart",
+    "paco",
+    "parent_aware",
+    "class_agnostic",
+]
+"""Whose rules are followed, see :data:`partseg.evaluation.protocols.PROTOCOLS`. Those that need attributes
+are not here, since detectors do not tell any."""
 
 
 class Params(StageParams):
@@ -28,31 +43,42 @@ class Params(StageParams):
         vocabulary: embeddings of the category names to look for.
         data: a dataset with ground truth.
         split: one of its splits.
-        kind: look for its parts or its objects.
+        classes: look for its parts, its objects or both.
         group: only those of this group.
-        overlap: of masks (``segm``), boxes (``bbox``) or both.
-        inference: sizes and thresholds; the model's own where not given.
+        overlap: of masks (``segm``), boxes (``bbox``) or both; VOC's protocols compare boxes.
+        protocol: whose rules are followed. ``parent_aware`` scores parts and needs objects as well.
+        inference: sizes, thresholds and detections per image; the model's own where not given.
     """
 
     weights: Ref
     vocabulary: Ref
     data: Ref
     split: str = "val"
-    kind: Literal["part", "object"] = "part"
+    classes: KindOfClass = "part"
     group: Group = "all"
     overlap: tuple[Literal["segm", "bbox"], ...] = Field(default=("segm", "bbox"), min_length=1)
+    protocol: Protocol = "coco"
     inference: InferenceConfig | None = None
+
+    @model_validator(mode="after")
+    def _suits(self) -> Self:
+        if self.protocol.startswith("voc") and self.overlap != ("bbox",):
+            raise ValueError(f"the protocol {self.protocol} compares boxes: give overlap: [bbox]")
+        if self.protocol == "parent_aware" and self.classes != "all":
+            raise ValueError("the protocol parent_aware needs objects and parts: give classes: all")
+        return self
 
 
 def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: StageContext) -> Metrics:
     """Predict on every image, keep the predictions, score them."""
-    from partseg.evaluation.coco import evaluate
+    from partseg.evaluation.instance_run import run as match_all
     from partseg.evaluation.predictions import concatenate, make, write_predictions
+    from partseg.evaluation.protocols import PROTOCOLS, instance_state
     from partseg.training.inference import detect_split
 
     dataset = open_dataset(inputs[params.data])
     split = dataset.split(params.split)
-    wanted = chosen(dataset.categories, kind=params.kind, group=params.group)
+    wanted = chosen(dataset.categories, kind=params.classes, group=params.group)
     ids = [category.category_id for category in wanted]
     text = load_table(inputs[params.vocabulary]).rows([category.name for category in wanted])
     tables = []
@@ -66,10 +92,14 @@ def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: Stage
         tables.append(make(split[row].image_id, labels, found.scores.double().numpy(), corners, found.rles))
     predictions = concatenate(tables)
     write_predictions(out / PREDICTIONS, predictions)
-    results = [
-        evaluate(split, dataset.categories, predictions, iou_type=overlap, category_ids=ids)
-        for overlap in params.overlap
-    ]
+    if params.protocol == "parent_aware":
+        ids = [category.category_id for category in wanted if category.kind == "part"]
+    results = []
+    for overlap in params.overlap:
+        state = instance_state(
+            PROTOCOLS[params.protocol], dataset, params.split, iou_type=overlap, category_ids=ids
+        )
+        results.append(match_all(state, split, predictions).result())
     content = {result.iou_type: result.as_dict() for result in results}
     (out / RESULTS).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
     return {name: value for result in results for name, value in result.metrics().items()}

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from partseg.cli import bench, data, plan, predict, run, status, store, vocabulary, weights
+from partseg.cli import bench, data, evaluate, plan, predict, run, status, store, vocabulary, weights
 from partseg.errors import PartsegError
 
 HELP = "Part segmentation from raw files to a report."
@@ -29,6 +29,7 @@ def make_app() -> typer.Typer:
     app.command("status")(status.status)
     app.command("recipes")(plan.recipes)
     app.command("predict")(predict.predict)
+    app.command("evaluate")(evaluate.evaluate)
     app.add_typer(store.app, name="store")
     app.add_typer(data.app, name="data")
     app.add_typer(vocabulary.app, name="vocabulary")

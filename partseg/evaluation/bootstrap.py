@@ -31,13 +31,17 @@ class Interval:
 
     Attributes:
         value: over all images.
-        low: so are ``high``: the ends of the interval.
+        low: the lower end of the interval.
+        high: the upper end.
+        mean: over the samples. It is larger than ``value`` where classes occur in few images, because the
+            precision of an image's right predictions grows as it is drawn several times.
         deviation: standard deviation over the samples.
     """
 
     value: float
     low: float
     high: float
+    mean: float
     deviation: float
 
     def as_dict(self) -> dict[str, float]:
@@ -53,7 +57,8 @@ class Difference:
         first: number of the first model.
         second: number of the second.
         value: their difference.
-        low: so are ``high``: the ends of its interval.
+        low: the lower end of its interval.
+        high: the upper end.
         better: share of the samples in which the second model is better; equal ones count half.
         p: twice the smaller share of the two signs, at most 1; each sign counts one sample more, so it is
             never 0. Below 0.05, the difference is called real.
@@ -109,7 +114,9 @@ def intervals(values: Mapping[Any, float | None], samples: Mapping[Any, Floats])
         if not len(known):
             continue
         low, high = _ends(known)
-        found[name] = Interval(value=value, low=low, high=high, deviation=float(np.std(known)))
+        found[name] = Interval(
+            value=value, low=low, high=high, mean=float(np.mean(known)), deviation=float(np.std(known))
+        )
     return found
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -117,14 +116,6 @@ class Shapes:
     sizes: Ints
     image_ids: Ints
 
-    def coded(self, rows: Ints) -> list[dict[str, Any]]:
-        """Some masks as pycocotools wants them."""
-        assert self.rles is not None
-        sizes = self.sizes[rows].tolist()
-        return [
-            {"size": size, "counts": self.rles[row]} for row, size in zip(rows.tolist(), sizes, strict=True)
-        ]
-
     def check(self, rows: Ints) -> None:
         """Refuse masks that do not cover their image.
 
@@ -228,9 +219,22 @@ def _bound(areas: Floats, true_areas: Floats, shared: Floats | float, crowd: Fla
 def _mask_boxes(item: Shapes, rows: Ints) -> Floats:
     """Boxes of the masks in ``rows`` [P], float64 [P, 4]."""
     used, place = np.unique(rows, return_inverse=True)
-    if not len(used):
-        return np.zeros((0, 4))
-    return np.asarray(coco_mask.toBbox(item.coded(used)))[place]
+    assert item.rles is not None
+    sizes = item.sizes[used].tolist()
+    # a few at a time: a long list of dictionaries keeps the garbage collector busy
+    parts = [
+        coco_mask.toBbox(
+            [
+                {"size": size, "counts": item.rles[row]}
+                for row, size in zip(
+                    used[start : start + _MOST].tolist(), sizes[start : start + _MOST], strict=True
+                )
+            ]
+        )
+        for start in range(0, len(used), _MOST)
+    ]
+    boxes: Floats = np.concatenate([np.zeros((0, 4)), *parts])[place]
+    return boxes
 
 
 def _box_overlaps(boxes: Floats, others: Floats, crowd: Flags) -> tuple[Floats, Floats]:
@@ -251,17 +255,26 @@ def _mask_overlaps(
     cell = np.cumsum(np.diff(keys, prepend=keys[0]) != 0)
     used, first = np.unique(rows, return_inverse=True)
     true_keys, second = np.unique(cell * len(truth.areas) + others, return_inverse=True)
-    masks, crowds = found.coded(used), crowd.astype(np.uint8)
     true_used = true_keys % len(truth.areas)
-    true_masks = truth.coded(true_used)
     begin = np.flatnonzero(np.diff(cell, prepend=-1))
     left = np.append(first[begin], len(used))
     top = np.searchsorted(true_keys, np.arange(len(begin) + 1) * len(truth.areas))
+    assert found.rles is not None
+    assert truth.rles is not None
+    masks, true_masks = (
+        [found.rles[row] for row in used.tolist()],
+        [truth.rles[row] for row in true_used.tolist()],
+    )
+    crowds, sizes = crowd[true_used].astype(np.uint8), found.sizes[rows[begin]].tolist()
     blocks = []
-    for d0, d1, g0, g1 in zip(
-        left[:-1].tolist(), left[1:].tolist(), top[:-1].tolist(), top[1:].tolist(), strict=True
+    for size, d0, d1, g0, g1 in zip(
+        sizes, left[:-1].tolist(), left[1:].tolist(), top[:-1].tolist(), top[1:].tolist(), strict=True
     ):
-        iou = coco_mask.iou(masks[d0:d1], true_masks[g0:g1], crowds[true_used[g0:g1]])
+        iou = coco_mask.iou(
+            [{"size": size, "counts": rle} for rle in masks[d0:d1]],
+            [{"size": size, "counts": rle} for rle in true_masks[g0:g1]],
+            crowds[g0:g1],
+        )
         blocks.append(iou.ravel())
     offset = np.cumsum([0, *map(len, blocks)])[:-1]
     place = (first - left[cell]) * np.diff(top)[cell] + (second - top[cell])

@@ -74,7 +74,7 @@ def read_attributes(dataset: Dataset, split: str) -> PacoAttributes:
         LayoutError: it says nothing.
     """
     reader = dataset.split(split)
-    details = reader.entry.details
+    details = reader.entry.details.get("top_level", {})
     needed = ("attributes", "attr_type_to_attr_idxs", "joint_obj_attribute_categories")
     if any(not details.get(name) for name in needed):
         raise LayoutError(

@@ -10,9 +10,9 @@ Protocols:
 
 - ``correct``: what is written above; classes without truth enter no mean.
 - ``detectron2`` (PascalVOCDetectionEvaluator, VLPart's numbers): scores are first rounded to three digits
-  and corners to one, as they pass through a text file; a class without truth has an AP of 0. Equal scores,
-  of which rounding makes many, are settled by image and box here; the original leaves them to an unstable
-  sort.
+  and corners to one, as they pass through a text file, and a class without truth has an 11-point AP of 0 (its
+  area is nan there, and enters no mean here). Equal scores, of which rounding makes many, are settled by
+  image and box here; the original leaves them to an unstable sort.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +247,9 @@ def test_the_worst_image_comes_first(pets: Dataset, tmp_path: Path) -> None:
     assert [(row.image_id, row.missed, row.wrong) for row in worst] == [(ids[2], 2, 2), (ids[3], 1, 0)]
     assert worst[0].badness == pytest.approx(2 + 0.9 + 0.3)
     assert worst_images(item, 1) == worst[:1]
+
+
+def test_the_documentation_names_every_protocol() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    named_there = set(re.findall(r"`(\w+)`", text.partition("## Protocols")[2].partition("##")[0]))
+    assert PROTOCOLS.keys() <= named_there

@@ -9,15 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from partseg.datasets.convert import convert
 from partseg.evaluation.assess import Assessed, assess
 from partseg.evaluation.average_precision import accumulate
 from partseg.evaluation.bootstrap import differences, intervals, require_same_images, samples_of
 from partseg.evaluation.coco import CocoAP
 from partseg.evaluation.detection_records import DETECTION, TRUTH, DetectionRecords, DetectionTable
-from partseg.evaluation.predictions import PredictionError, Predictions, write_predictions
+from partseg.evaluation.predictions import (
+    PredictionError,
+    Predictions,
+    concatenate,
+    make,
+    write_predictions,
+)
 from partseg.evaluation.protocols import instance_state, named
 from partseg.evaluation.resampling import draw_samples, sampled_average_precision
 from partseg.layout import Dataset
+from partseg.synthetic.worlds import make_up
 from tests.evaluation.scenes import guesses, make_dataset
 
 IDS = (1, 2, 3)
@@ -194,3 +202,33 @@ def test_no_images_are_no_samples() -> None:
     assert draw_samples(0, 3).shape == (3, 0)
     weights = draw_samples(50, 7)
     assert (weights.sum(axis=1) == 50).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("lvis_v1", {"bbox/AP", "bbox/APf"}),
+        ("paco_lvis_v1", {"bbox/AP", "bbox/obj-AP", "bbox/obj-part-AP", "bbox/obj-part-AP50"}),
+    ],
+)
+def test_federated_numbers_are_sampled_too(source: str, names: set[str], tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    make_up(source, raw, {"train": 1, "val": 4, "size": 64})
+    convert(source, raw, tmp_path / "data")
+    dataset = Dataset.open(tmp_path / "data", cache=tmp_path / "cache")
+    tables = []
+    for record in dataset.split("val"):
+        count = len(record.ann_ids)
+        scores, boxes = (
+            np.linspace(0.2, 1, count),
+            record.boxes_xywh[np.arange(count) // 3 * 3],
+        )  # few are right
+        tables.append(make(record.image_id, record.category_ids, scores, boxes))
+    write_predictions(tmp_path / "p.parquet", concatenate(tables))
+    (item,) = assess(dataset, "val", tmp_path / "p.parquet", iou_types=["bbox"])
+    samples = item.resampled(np.ones((1, len(item.image_ids)), np.int64)).metrics
+    metrics = item.metrics()
+    assert 0 < metrics["bbox/AP"] < 1
+    assert names <= samples.keys() & metrics.keys()
+    for name in samples.keys() & metrics.keys():
+        assert samples[name][0] == pytest.approx(metrics[name], abs=1e-12), name

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from partseg.evaluation.average_precision_result import APResult
-from partseg.evaluation.coco import evaluate
+from partseg.evaluation.coco import CocoAP, evaluate
+from partseg.evaluation.instance_run import run
 from partseg.evaluation.predictions import PredictionError, make
+from tests.evaluation.coco_files import ORIGINAL, categories, predictions, records
 from tests.evaluation.conftest import CATEGORIES, Kind, record, rectangle
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "results_coco"
@@ -170,3 +172,23 @@ def _rle(segmentation: object, h: int, w: int) -> bytes:
     if isinstance(segmentation, list):
         return bytes(coco_mask.merge(coco_mask.frPyObjects(segmentation, h, w))["counts"])
     return bytes(coco_mask.frPyObjects(segmentation, h, w)["counts"])
+
+
+@pytest.mark.skipif(not ORIGINAL.exists(), reason="real data are not in the repository")
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_every_number_of_pycocotools_on_panoptic_annotations(kind: str) -> None:
+    truth = json.loads((ORIGINAL / "coco_gt.json").read_text())
+    results = json.loads((ORIGINAL / "coco_results.json").read_text())
+    state = run(
+        CocoAP(categories(truth), iou_type=kind, keep_order=True),  # type: ignore[arg-type]
+        records(truth),
+        predictions(results),
+    )
+    stats = [-1 if value is None else value for value in state.result().stats.values()]
+    assert stats == pytest.approx(json.loads((ORIGINAL / "coco.json").read_text())[kind], abs=1e-9)
+    per_class = np.load(ORIGINAL / "coco_perclass.npz")
+    for place, limit in enumerate((1, 10, 100)):
+        curves = state.curves(limit=limit)
+        for values, name in ((curves.precision.mean(axis=1), "ap"), (curves.recall, "recall")):
+            expected = per_class[f"{kind}_{name}_TKAM"][..., place]
+            assert np.abs(np.nan_to_num(values, nan=-1) - expected).max() < 1e-9

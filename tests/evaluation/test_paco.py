@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from partseg.datasets.convert import convert
 from partseg.evaluation.instance_run import run
-from partseg.evaluation.paco import PacoAP, PacoResult
-from partseg.evaluation.paco_attributes import PacoAttributes
+from partseg.evaluation.paco import PacoAP, PacoResult, evaluate_paco
+from partseg.evaluation.paco_attributes import PacoAttributes, read_attributes
 from partseg.evaluation.predictions import PredictionError
+from partseg.layout import Dataset
 from tests.evaluation.coco_files import categories, golden, predictions, records
 
 
@@ -90,6 +94,29 @@ def test_the_numbers_of_the_original_evaluator(kind: str, protocol: str, origina
         ("obj-part-AP50", "obj-part-AP50-heirarchical"),
     ):
         assert round(100 * (found.stats[name] or 0), 3) == pytest.approx(more[long], abs=1e-9)
+
+
+def test_the_same_numbers_from_a_converted_file(tmp_path: Path) -> None:
+    (tmp_path / "raw/annotations").mkdir(parents=True)
+    (tmp_path / "raw/annotations/paco_lvis_v1_val.json").write_text(json.dumps(golden("paco_gt")))
+    options = {"splits": ["val"], "images": "none"}
+    convert("paco_lvis_v1", tmp_path / "raw", tmp_path / "out", options=options)
+    dataset = Dataset.open(tmp_path / "out", cache=tmp_path / "cache")
+    split = dataset.split("val")
+    own = dict(zip(split.table("images")["source_id"].to_pylist(), [r.image_id for r in split], strict=True))
+    results = [row | {"image_id": own[row["image_id"]]} for row in golden("paco_results")]
+    found = evaluate_paco(
+        split,
+        dataset.categories,
+        predictions(results),
+        protocol="usual",
+        attributes=read_attributes(dataset, "val"),
+        keep_order=True,
+    )
+    for name, value, ours in pairs(golden("paco")["segm:usual"], found):
+        assert (ours is None) if np.isnan(value) else (100 * (ours or 0) == pytest.approx(value, abs=1e-9)), (
+            name
+        )
 
 
 def test_a_result_survives_a_json_file() -> None:

@@ -53,7 +53,7 @@ def scene(seed: int) -> tuple[list[SimpleNamespace], Predictions]:
 
 
 def devkit(images: list[SimpleNamespace], found: Predictions, label: int, threshold: float) -> tuple:
-    """Recall and precision of one class as the devkit goes through its predictions, with inclusive corners."""
+    """Recall and precision of one class, in the steps of the devkit, with inclusive corners."""
     truth = {}
     for item in images:
         own = item.category_ids == label

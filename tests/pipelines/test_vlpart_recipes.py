@@ -447,7 +447,7 @@ def test_evaluations_are_those_of_the_tables() -> None:
     for name, stage in recipe("vlpart").stages.items():
         if isinstance(stage.params, EvaluateParams):
             params = stage.params
-            assert (params.split, params.kind, params.group) == ("val", "part", "all")
+            assert (params.split, params.classes, params.group) == ("val", "part", "all")
             assert name == f"{params.weights}_on_{params.data}"
             # The model's own thresholds, which are those of the configurations of these two datasets.
             assert params.inference is None
