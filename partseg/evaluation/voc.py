@@ -28,8 +28,11 @@ from partseg.evaluation.instance_cells import MatchSettings, cell_keys, find_cel
 from partseg.evaluation.instance_overlaps import crossed
 from partseg.evaluation.instance_run import run
 from partseg.evaluation.instance_truth import CategoryLike, Floats, SplitLike, chosen_categories, read_truth
-from partseg.evaluation.matching import THRESHOLDS
 from partseg.evaluation.predictions import Predictions, make
+
+# Each divided on its own, as detectron2 does: COCO's linspace has 0.8999999999999999 where this has 0.9, and
+# an overlap may be just that.
+THRESHOLDS = np.arange(50, 100, 5) / 100
 
 Metric = Literal["11point", "area"]
 VocProtocol = Literal["correct", "detectron2"]

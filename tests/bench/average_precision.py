@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import copy
 import io
+import logging
 import os
 import sys
 import time
@@ -213,6 +214,7 @@ def lvis_original(clone: Path) -> Callable[[dict[str, Any], list[dict[str, Any]]
     sys.path.insert(0, str(clone))
     with mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in unneeded}):
         import lvis
+    logging.getLogger("lvis.results").setLevel(logging.ERROR)
 
     def evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[float]:
         gt = lvis.LVIS.__new__(lvis.LVIS)
