@@ -1,1 +1,1 @@
-"""Average precision of predicted parts, and the table predictions are kept in."""
+"""How good predictions are: average precision, panoptic quality of objects and parts, mean IoU, errors."""
