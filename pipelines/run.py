@@ -25,9 +25,9 @@ from partseg.datasets.shards import Mapper
 from partseg.errors import PartsegError, RecipeError
 from partseg.files import write_file
 from partseg.store import Action, tree_of
-from pipelines.artifact import Artifact, RawRoots, StageContext
-from pipelines.graph import ancestors
+from pipelines.artifact import Artifact, StageContext
 from pipelines.keys import key_of, key_parts
+from pipelines.laid_out import laid_out
 from pipelines.manifest import Manifest, now
 from pipelines.plan import Plan, Row
 from pipelines.provenance import plain_metrics, provenance
@@ -106,15 +106,8 @@ class Run:
 
     def artifact(self, name: str) -> Artifact:
         """The artifact of a stage of this run, laid out on this machine."""
-        digest = self.results[name].digest
-        assert digest is not None, f"{name} has no artifact"
-        return Artifact(
-            stage=name,
-            key=str(self.results[name].key),
-            digest=digest,
-            path=self.store.materialise(digest),
-            raw=self._raw_for([name]),
-        )
+        digests = {stage: result.digest for stage, result in self.results.items()}
+        return laid_out(self.plan, self.store, name, key=str(self.results[name].key), digests=digests)
 
     def finish(self) -> Path | None:
         """Write the report of the run, if its recipe has one; returns the page.
@@ -248,21 +241,6 @@ class Run:
             "files": len(tree.entries),
             "provenance": {**provenance(), "run_id": self.run_id, "finished": now()},
         }
-
-    def _raw_for(self, stages: list[str]) -> RawRoots:
-        """Folders of the raw sources among the ancestors; those that a stage made are laid out."""
-        roots = RawRoots()
-        for name in sorted(ancestors(self.plan.recipe.needs, stages)):
-            params = self.plan.recipe.stages[name].params
-            source = params.raw_source()
-            if source is None:
-                continue
-            digest = self.results[name].digest
-            if params.raw_files() is None and digest is not None:
-                roots[source] = self.store.materialise(digest) / "files"
-            elif source in self.plan.raw:
-                roots[source] = self.plan.raw[source]
-        return roots
 
 
 def check_runnable(plan: Plan) -> None:

@@ -12,9 +12,6 @@ from partseg.errors import RecipeError
 if TYPE_CHECKING:
     from partseg.training.config import AugmentConfig
     from partseg.training.job import JobSource
-    from pipelines.artifact import Artifact
-    from pipelines.plan import Plan
-    from pipelines.workspace import Workspace
 
 
 def stage_sources(
@@ -27,6 +24,7 @@ def stage_sources(
         MissingArtifact: an input is not in the store.
     """
     from pipelines.artifact import StageContext
+    from pipelines.laid_out import laid_out
     from pipelines.plan import Selection, make_plan
     from pipelines.train import Params, job_of
 
@@ -40,26 +38,11 @@ def stage_sources(
     plan = make_plan(loaded, workspace, Selection(only=(stage,)))
     params = loaded.stages[stage].params
     assert isinstance(params, Params)
-    inputs = {name: _artifact(plan, workspace, name) for name in loaded.stages[stage].needs}
+    digests = {row.stage: row.digest for row in plan.rows}
+    inputs = {
+        name: laid_out(plan, workspace.store, name, key=plan.row(name).key or "", digests=digests)
+        for name in loaded.stages[stage].needs
+    }
     nowhere = Path()
     job = job_of(params, inputs, nowhere, StageContext(work=nowhere), processes=1)
     return job.sources, job.train.augment
-
-
-def _artifact(plan: Plan, workspace: Workspace, name: str) -> Artifact:
-    from pipelines.artifact import Artifact, RawRoots
-    from pipelines.graph import ancestors
-
-    digests = {row.stage: row.digest for row in plan.rows}
-    roots = RawRoots()
-    for above in sorted(ancestors(plan.recipe.needs, [name])):
-        params = plan.recipe.stages[above].params
-        source, digest = params.raw_source(), digests[above]
-        if source is not None and params.raw_files() is None and digest is not None:
-            roots[source] = workspace.store.materialise(digest) / "files"  # a stage made these files
-        elif source is not None and source in plan.raw:
-            roots[source] = plan.raw[source]
-    digest = digests[name]
-    assert digest is not None, "the plan has checked that every input is there"
-    key = plan.row(name).key or ""
-    return Artifact(stage=name, key=key, digest=digest, path=workspace.store.materialise(digest), raw=roots)
