@@ -27,8 +27,10 @@ from numpy.typing import ArrayLike
 from partseg.evaluation.match_counts import Average, Floats, ImageId, MatchCounts, average
 from partseg.evaluation.panoptic_image import PanopticClass, PanopticImage, ThingOrStuff
 from partseg.evaluation.panoptic_matching import PanopticProtocol, match_segments
+from partseg.evaluation.quality_names import QualityNames
 
 _GROUPS = {"all": (True, False), "things": (True,), "stuff": (False,)}
+_NAMES = QualityNames(family="panoptic", quality="pq", segmentation="sq", recognition="rq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,16 +80,7 @@ class PanopticResult:
 
     def metrics(self) -> dict[str, float]:
         """The numbers that tables show; what is not defined is left out."""
-        found: dict[str, float] = {}
-        for group in _GROUPS:
-            suffix = "" if group == "all" else f"_{group}"
-            values: Average = getattr(self, group)
-            for name, value in zip(
-                ("pq", "sq", "rq"), (values.quality, values.segmentation, values.recognition), strict=True
-            ):
-                if value is not None:
-                    found[f"panoptic/{name}{suffix}"] = value
-        return found
+        return _NAMES.metrics({group: getattr(self, group) for group in _GROUPS})
 
 
 class PanopticQuality:
@@ -177,10 +170,7 @@ class PanopticQuality:
         Returns:
             float64 [B] by name; nan where it is not defined.
         """
-        table, found = self.counts.table(), {}
-        for group, kinds in _GROUPS.items():
-            suffix = "" if group == "all" else f"_{group}"
-            values = table.averages(weights, [item.is_thing in kinds for item in self.categories])
-            for short, name in (("pq", "quality"), ("sq", "segmentation"), ("rq", "recognition")):
-                found[f"panoptic/{short}{suffix}"] = values[name]
-        return found
+        members = {
+            group: [item.is_thing in kinds for item in self.categories] for group, kinds in _GROUPS.items()
+        }
+        return _NAMES.resampled(self.counts.table(), weights, members)

@@ -33,9 +33,10 @@ from partseg.evaluation.overlaps import LabelMap
 from partseg.evaluation.part_maps import PartMap
 from partseg.evaluation.part_matching import PartProtocol, match_parts, tables
 from partseg.evaluation.part_specs import PartSpec
+from partseg.evaluation.quality_names import QualityNames
 
 _GROUPS = {"all": (True, False), "parts": (True,), "noparts": (False,)}
-_MEASURES = (("partpq", "quality"), ("partsq", "segmentation"), ("partrq", "recognition"))
+_NAMES = QualityNames(family="part_panoptic", quality="partpq", segmentation="partsq", recognition="partrq")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +99,7 @@ class PartPanopticResult:
 
     def metrics(self) -> dict[str, float]:
         """The numbers that tables show; what is not defined is left out."""
-        found: dict[str, float] = {}
-        for group in _GROUPS:
-            values: Average = getattr(self, group)
-            for short, name in _MEASURES:
-                value = getattr(values, name)
-                if value is not None:
-                    found[_metric(short, group)] = value
-        return found
+        return _NAMES.metrics({group: getattr(self, group) for group in _GROUPS})
 
 
 class PartPanopticQuality:
@@ -193,13 +187,8 @@ class PartPanopticQuality:
         Returns:
             float64 [B] by name; nan where it is not defined.
         """
-        table, found = self.counts.table(), {}
-        for group, kinds in _GROUPS.items():
-            values = table.averages(weights, [bool(item.parts) in kinds for item in self.spec.classes])
-            for short, name in _MEASURES:
-                found[_metric(short, group)] = values[name]
-        return found
-
-
-def _metric(short: str, group: str) -> str:
-    return f"part_panoptic/{short}" + ("" if group == "all" else f"_{group}")
+        members = {
+            group: [bool(item.parts) in kinds for item in self.spec.classes]
+            for group, kinds in _GROUPS.items()
+        }
+        return _NAMES.resampled(self.counts.table(), weights, members)
