@@ -6,17 +6,13 @@ and put the states together with :func:`~partseg.evaluation.merging.gathered`.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from partseg.errors import PartsegError
 from partseg.evaluation.instance_truth import SplitLike
-from partseg.evaluation.merging import merged
+from partseg.evaluation.merging import merged, process_pool
 from partseg.evaluation.predictions import PredictionError, Predictions
 from partseg.progress import Progress, Silent
 
@@ -119,27 +115,19 @@ def _in_processes(
     report: Progress,
 ) -> tuple[State, int]:
     """The filled state, and how many predictions went into it."""
-    context = multiprocessing.get_context("spawn")
     states, done, used = [state], 0, 0
-    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context) as pool:
+    with process_pool(min(workers, len(chunks))) as pool:
         waiting: list[Any] = []
-        try:
-            for number, chunk in enumerate(chunks):
-                own = found.of(split[index].image_id for index in chunk)
-                used += len(own)
-                waiting.append((len(chunk), pool.submit(_one, state, split, chunk, own)))
-                # so that no more than a few chunks of masks wait in pipes
-                while waiting and (len(waiting) > 2 * workers or number == len(chunks) - 1):
-                    count, future = waiting.pop(0)
-                    states.append(future.result())
-                    done += count
-                    report.update(done, sum(map(len, chunks)), "images evaluated")
-        except BrokenProcessPool as error:
-            raise PartsegError(
-                "a process of the evaluation was killed, or did not start",
-                fix="lower the number of workers, or free memory; a script must call this under "
-                "if __name__ == '__main__'",
-            ) from error
+        for number, chunk in enumerate(chunks):
+            own = found.of(split[index].image_id for index in chunk)
+            used += len(own)
+            waiting.append((len(chunk), pool.submit(_one, state, split, chunk, own)))
+            # so that no more than a few chunks of masks wait in pipes
+            while waiting and (len(waiting) > 2 * workers or number == len(chunks) - 1):
+                count, future = waiting.pop(0)
+                states.append(future.result())
+                done += count
+                report.update(done, sum(map(len, chunks)), "images evaluated")
     return merged(states), used
 
 

@@ -6,9 +6,10 @@ States are small (a few numbers per image), so they are sent whole and put toget
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 from partseg.errors import PartsegError
@@ -58,10 +59,20 @@ def in_chunks(
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
     if workers <= 0 or len(chunks) < 2:
         return function(indices)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context) as pool:
+    with process_pool(min(workers, len(chunks))) as pool:
+        return merged(pool.map(function, chunks))
+
+
+@contextmanager
+def process_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Further processes for an evaluation.
+
+    Raises:
+        PartsegError: one of them died.
+    """
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return merged(pool.map(function, chunks))
+            yield pool
         except BrokenProcessPool as error:
             raise PartsegError(
                 "a process of the evaluation was killed, or did not start",

@@ -7,11 +7,12 @@ images each (``indices=share(range(len(truth)), rank, world)``) and put the stat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from partseg.evaluation.mean_iou import MeanIoU, SemanticProtocol
-from partseg.evaluation.merging import in_chunks
+from partseg.evaluation.merging import State, in_chunks
 from partseg.evaluation.panoptic_files import PanopticFolder, PartFolder, SemanticFolder
 from partseg.evaluation.panoptic_matching import PanopticProtocol
 from partseg.evaluation.panoptic_quality import PanopticQuality
@@ -43,8 +44,8 @@ def evaluate_panoptic(
     Raises:
         PredictionError: an image is missing, or a prediction is not usable.
     """
-    job = partial(_panoptic, truth, predictions, protocol, report if workers <= 0 else None)
-    return in_chunks(job, _all(truth, indices), workers=workers)
+    state = PanopticQuality(truth.categories(), protocol)
+    return _evaluate(state, _add_panoptic, truth, predictions, indices, workers, report)
 
 
 def evaluate_parts(
@@ -69,8 +70,8 @@ def evaluate_parts(
     Raises:
         PredictionError: an image is missing, or a prediction is not usable.
     """
-    job = partial(_parts, truth, predictions, protocol, report if workers <= 0 else None)
-    return in_chunks(job, _all(truth, indices), workers=workers)
+    state = PartPanopticQuality(truth.spec, protocol)
+    return _evaluate(state, _add_parts, truth, predictions, indices, workers, report)
 
 
 def evaluate_semantic(
@@ -95,58 +96,53 @@ def evaluate_semantic(
     Raises:
         PredictionError: an image is missing, or a prediction is not usable.
     """
-    job = partial(_semantic, truth, predictions, protocol, report if workers <= 0 else None)
-    return in_chunks(job, _all(truth, indices), workers=workers)
-
-
-def _all(truth: PanopticTruth | PartTruth | SemanticTruth, indices: Sequence[int] | None) -> Sequence[int]:
-    return range(len(truth)) if indices is None else indices
-
-
-def _panoptic(
-    truth: PanopticTruth,
-    predictions: PanopticFolder,
-    protocol: PanopticProtocol,
-    report: Progress | None,
-    indices: Sequence[int],
-) -> PanopticQuality:
-    state = PanopticQuality(truth.categories(), protocol)
-    for done, index in enumerate(indices, 1):
-        key = truth.key(index)
-        image = predictions.read(key)
-        where = f"{predictions.json}, image {key}"
-        state.add(truth.image_id(index), truth.image(index), image, where=where)
-        (report or Silent()).update(done, len(indices), truth.split_name)
-    return state
-
-
-def _parts(
-    truth: PartTruth,
-    predictions: PartFolder,
-    protocol: PartProtocol,
-    report: Progress | None,
-    indices: Sequence[int],
-) -> PartPanopticQuality:
-    state = PartPanopticQuality(truth.spec, protocol)
-    for done, index in enumerate(indices, 1):
-        name = str(truth.key(index))
-        where = predictions.path(name)
-        state.add(truth.image_id(index), truth.runs(index), predictions.read(name), where=where)
-        (report or Silent()).update(done, len(indices), truth.split_name)
-    return state
-
-
-def _semantic(
-    truth: SemanticTruth,
-    predictions: SemanticFolder,
-    protocol: SemanticProtocol,
-    report: Progress | None,
-    indices: Sequence[int],
-) -> MeanIoU:
     state = MeanIoU(truth.classes(), protocol, ignore=truth.ignore)
+    return _evaluate(state, _add_semantic, truth, predictions, indices, workers, report)
+
+
+def _evaluate(
+    state: State,
+    add: Callable[[State, Any, Any, int], None],
+    truth: Any,
+    predictions: Any,
+    indices: Sequence[int] | None,
+    workers: int,
+    report: Progress | None,
+) -> State:
+    """``add(state, truth, predictions, index)`` for every image, in this process or in several."""
+    job = partial(_fill, state, add, truth, predictions, report if workers <= 0 else None)
+    return in_chunks(job, range(len(truth)) if indices is None else indices, workers=workers)
+
+
+def _fill(
+    state: State,
+    add: Callable[[State, Any, Any, int], None],
+    truth: Any,
+    predictions: Any,
+    report: Progress | None,
+    indices: Sequence[int],
+) -> State:
     for done, index in enumerate(indices, 1):
-        name = truth.file_name(index)
-        where = predictions.path(name)
-        state.add(truth.image_id(index), truth.runs(index), predictions.read(name), where=where)
+        add(state, truth, predictions, index)
         (report or Silent()).update(done, len(indices), truth.split_name)
     return state
+
+
+def _add_panoptic(
+    state: PanopticQuality, truth: PanopticTruth, predictions: PanopticFolder, index: int
+) -> None:
+    key = truth.key(index)
+    image = predictions.read(key)
+    state.add(truth.image_id(index), truth.image(index), image, where=f"{predictions.json}, image {key}")
+
+
+def _add_parts(state: PartPanopticQuality, truth: PartTruth, predictions: PartFolder, index: int) -> None:
+    name = str(truth.key(index))
+    where = predictions.path(name)
+    state.add(truth.image_id(index), truth.runs(index), predictions.read(name), where=where)
+
+
+def _add_semantic(state: MeanIoU, truth: SemanticTruth, predictions: SemanticFolder, index: int) -> None:
+    name = truth.file_name(index)
+    where = predictions.path(name)
+    state.add(truth.image_id(index), truth.runs(index), predictions.read(name), where=where)
