@@ -72,25 +72,24 @@ class Params(StageParams):
 def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: StageContext) -> Metrics:
     """Predict on every image, keep the predictions, score them."""
     from partseg.evaluation.instance_run import run as match_all
-    from partseg.evaluation.predictions import concatenate, make, write_predictions
+    from partseg.evaluation.predictions import write_predictions
     from partseg.evaluation.protocols import PROTOCOLS, instance_state
-    from partseg.training.inference import detect_split
+    from partseg.training.inference import predict_split
 
     dataset = open_dataset(inputs[params.data])
     split = dataset.split(params.split)
     wanted = chosen(dataset.categories, kind=params.classes, group=params.group)
     ids = [category.category_id for category in wanted]
     text = load_table(inputs[params.vocabulary]).rows([category.name for category in wanted])
-    tables = []
-    detector = load_detector(inputs[params.weights])
-    for row, found in detect_split(
-        detector, split, text, options=params.inference, workers=reading_workers(report), report=report
-    ):
-        corners = found.boxes.double().numpy()
-        corners[:, 2:] -= corners[:, :2]  # xyxy to xywh
-        labels = [ids[label] for label in found.labels.tolist()]
-        tables.append(make(split[row].image_id, labels, found.scores.double().numpy(), corners, found.rles))
-    predictions = concatenate(tables)
+    predictions = predict_split(
+        load_detector(inputs[params.weights]),
+        split,
+        text,
+        ids,
+        options=params.inference,
+        workers=reading_workers(report),
+        report=report,
+    )
     write_predictions(out / PREDICTIONS, predictions)
     if params.protocol == "parent_aware":
         ids = [category.category_id for category in wanted if category.kind == "part"]
