@@ -118,11 +118,11 @@ def _backbone(
     from safetensors.torch import save_file
 
     from partseg.models.checkpoints import load_backbone
-    from partseg.models.vlpart import build_model
+    from partseg.models.vlpart import build_backbone
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params.seed or 0)
-        backbone = build_model(ModelConfig(backbone=config)).backbone.bottom_up
+        backbone = build_backbone(config)
     if file is None:
         report.log(f"random weights for {config.name}: only good for trying a recipe out")
     else:

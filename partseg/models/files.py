@@ -15,6 +15,7 @@ from partseg.errors import WeightsError
 from partseg.files import replacing_file, write_file
 from partseg.models.config import ModelConfig
 from partseg.models.vlpart import VLPart, build_model
+from partseg.validation import faults
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
@@ -60,7 +61,7 @@ def read_card(folder: Path) -> ModelCard:
     except OSError as error:
         raise WeightsError("no model here", where=path, fix="give the folder a training wrote") from error
     except ValidationError as error:
-        raise WeightsError("the model's description cannot be used", where=path, fix=str(error)) from error
+        raise WeightsError("the model's description cannot be used", where=path, fix=faults(error)) from error
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> VLPart:

@@ -188,7 +188,7 @@ def build_model(config: ModelConfig) -> VLPart:
     Raises:
         RecipeError: timm does not have the backbone, or it lacks a level the pyramid needs.
     """
-    pyramid = FeaturePyramid(bottom_up=_bottom_up(config.backbone), channels=config.pyramid_channels)
+    pyramid = FeaturePyramid(bottom_up=build_backbone(config.backbone), channels=config.pyramid_channels)
     model = VLPart(
         backbone=pyramid,
         proposal_generator=RegionProposalNetwork(
@@ -208,7 +208,12 @@ def build_model(config: ModelConfig) -> VLPart:
     return model.to(memory_format=torch.channels_last)
 
 
-def _bottom_up(config: BackboneConfig) -> Backbone:
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """The network below a detector's pyramid, with random weights.
+
+    Raises:
+        RecipeError: timm does not have it, or it lacks a level the pyramid needs.
+    """
     if config.name.startswith("swin_"):
         return SwinBackbone(name=config.name, frozen_stages=config.frozen_stages, drop_path=config.drop_path)
     return TimmBackbone(

@@ -21,6 +21,7 @@ from partseg.models.checkpoints.report import ImportReport, account, compare
 from partseg.models.config import ModelConfig
 from partseg.models.files import CARD, WEIGHTS, ModelCard, read_card, save_model
 from partseg.models.vlpart import VLPart, build_model
+from partseg.validation import faults
 
 ORIGINAL = "original.safetensors"
 """Beside an imported model: the tensors of the original file that the model itself does not need."""
@@ -181,7 +182,7 @@ def _open(path: Path) -> tuple[Checkpoint, ModelCard | None]:
         return checkpoint, ModelCard.model_validate_json(text)
     except ValidationError as error:
         raise WeightsError(
-            "the model's description in the file cannot be used", where=path, fix=str(error)
+            "the model's description in the file cannot be used", where=path, fix=faults(error)
         ) from error
 
 
