@@ -47,47 +47,35 @@ class Result:
 
 
 class Watcher(Protocol):
-    """Whoever wants to see a run go by. Called from the thread that runs the stages."""
+    """Whoever wants to see a run go by. Called from the thread that runs the stages; nothing is done here."""
 
     def started(self, row: Row) -> None:
         """A stage is looked at now."""
+        return
 
     def building(self, row: Row) -> None:
         """It is not in the store: it runs."""
+        return
 
     def progress(self, stage: str, done: int, total: int, message: str) -> None:
         """``done`` of ``total`` steps."""
+        return
 
     def log(self, stage: str, message: str) -> None:
         """A line of the stage's log."""
+        return
 
     def finished(self, result: Result) -> None:
         """The stage ended well."""
+        return
 
     def failed(self, row: Row, error: BaseException) -> None:
         """The stage did not."""
+        return
 
 
-class Unwatched:
+class Unwatched(Watcher):
     """Nobody looks."""
-
-    def started(self, row: Row) -> None:
-        """Do nothing."""
-
-    def building(self, row: Row) -> None:
-        """Do nothing."""
-
-    def progress(self, stage: str, done: int, total: int, message: str) -> None:
-        """Do nothing."""
-
-    def log(self, stage: str, message: str) -> None:
-        """Do nothing."""
-
-    def finished(self, result: Result) -> None:
-        """Do nothing."""
-
-    def failed(self, row: Row, error: BaseException) -> None:
-        """Do nothing."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Checkpoints of a training under way: written whole or not at all, read without running any code.
 
-A folder of checkpoints holds ``iteration-XXXXXXXX/``, the newest few, and ``best/``: the weights with the
-best validation, as far as one of the checkpoints remembers them.
+A folder of checkpoints holds the newest few, named like ``iteration-00000500/``, and ``best/``: the weights
+with the best validation, as far as one of the checkpoints remembers them.
 """
 
 from __future__ import annotations

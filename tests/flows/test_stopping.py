@@ -90,12 +90,12 @@ def start(home: Path, prefect_server: str) -> Iterator[Callable[..., subprocess.
 
 def training_processes(home: Path, count: int) -> list[int]:
     """The processes of the training, and its guard, once it makes progress."""
-    deadline = time.monotonic() + 120
+    deadline, work = time.monotonic() + 120, str(home / "home" / "work")
     while time.monotonic() < deadline:
         found = [
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/cmdline")
-            if path.exists() and f"{home}/home/work/".encode() in read(path)
+            if path.exists() and f"{work}/".encode() in read(path)
         ]
         under_way = list((home / "home/work").glob("*/state/throughput.jsonl"))
         if len(found) >= count and under_way:

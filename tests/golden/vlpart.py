@@ -16,6 +16,8 @@ from tests.golden import formula
 
 ROOT = Path(__file__).parents[2]
 GAINS = {"rpn_head.anchor_deltas.weight": 0.3, "bbox_pred.2.weight": 0.5}
+# The original's names of losses, by ours, where they differ.
+ORIGINAL_LOSSES = {"loss_parsed_part": "loss_ppart", "loss_image": "loss_noun"}
 SIZES = ((224, 288), (256, 256))
 
 

@@ -11,6 +11,7 @@ import torch
 from partseg.models.structures import Annotation
 from partseg.models.vlpart import VLPart
 from tests.golden.vlpart import (
+    ORIGINAL_LOSSES,
     ROOT,
     batch,
     check,
@@ -24,8 +25,6 @@ from tests.golden.vlpart import (
 )
 
 GOLDEN = ROOT / "tests/golden/vlpart_r50"
-# Our names of the losses, and the original's.
-NAMES = {"loss_parsed_part": "loss_ppart", "loss_image": "loss_noun"}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def test_losses_and_gradients(
     losses = model.losses(batch(annotation, index, counts))
     for name, value in losses.items():
         assert value.item() == pytest.approx(
-            golden["losses"][case]["losses"][NAMES.get(name, name)], rel=1e-4, abs=1e-7
+            golden["losses"][case]["losses"][ORIGINAL_LOSSES.get(name, name)], rel=1e-4, abs=1e-7
         ), name
     torch.stack(list(losses.values())).sum().backward()
     norms = np.load(GOLDEN / "grads.npz")[f"gradnorm.{case}"]

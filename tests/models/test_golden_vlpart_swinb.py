@@ -15,6 +15,7 @@ from partseg.models.images import to_batch
 from partseg.models.structures import Annotation, Proposals
 from partseg.models.vlpart import VLPart
 from tests.golden.vlpart import (
+    ORIGINAL_LOSSES,
     ROOT,
     batch,
     check,
@@ -28,8 +29,6 @@ from tests.golden.vlpart import (
 )
 
 GOLDEN = ROOT / "tests/golden/vlpart_swinb"
-# Our names of the losses, and the original's.
-NAMES = {"loss_parsed_part": "loss_ppart", "loss_image": "loss_noun"}
 SIZE = (256, 320)
 
 
@@ -147,4 +146,4 @@ def test_losses_and_gradients(
 
 def _original(name: str) -> str:
     loss, *stage = name.rsplit("_stage", 1)
-    return "_stage".join([NAMES.get(loss, loss), *stage])
+    return "_stage".join([ORIGINAL_LOSSES.get(loss, loss), *stage])

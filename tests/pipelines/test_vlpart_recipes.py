@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,15 +24,14 @@ from pipelines.evaluate import Params as EvaluateParams
 from pipelines.keys import key_parts
 from pipelines.parse import Params as ParseParams
 from pipelines.parse import detected_labels, names_found, names_written
-from pipelines.plan import Selection, make_plan
 from pipelines.pretrained import Params as PretrainedParams
-from pipelines.recipe import CONFIGS, Recipe, load_recipe, recipe_names
-from pipelines.run import run_recipe
+from pipelines.recipe import CONFIGS, recipe_names
 from pipelines.train import Params
 from pipelines.vocabulary import Params as VocabularyParams
-from pipelines.workspace import Workspace
 from pipelines.zoo import Row, read_zoo
 from tests.golden import vlpart_zoo
+from tests.pipelines.recipes import VLPART as RECIPES
+from tests.pipelines.recipes import recipe
 
 TABLE = Path(vlpart_zoo.__file__).with_name("vlpart_zoo.json")
 FACTS: dict[str, Any] = json.loads(TABLE.read_bytes())
@@ -42,7 +40,6 @@ PARSES = {stage["id"]: stage for stage in FACTS["parse"]}
 NAMES = json.loads(TABLE.with_name("vlpart_parse_names.json").read_bytes())["parse"]
 SHARED = Path(__file__).parents[3] / "shared" / "zoo" / "vlpart.yaml"
 ZOO = read_zoo("vlpart")
-RECIPES = [name for name in recipe_names() if name == "vlpart" or name.startswith("vlpart_")]
 
 # Our stages for the original's names of datasets: stage, split, kind and group of its classes.
 DATASETS = {
@@ -106,11 +103,6 @@ READ = {
     "imagenet_voc_random": "in_s20",
     **{f"imagenet_golden_{name}": f"golden_{name}" for name in GOLDEN},
 }
-
-
-@cache
-def recipe(name: str, profile: str | None = None) -> Recipe:
-    return load_recipe(name, profile=profile)
 
 
 def training(row: Row) -> Params:
@@ -470,70 +462,6 @@ def test_a_stage_of_two_recipes_is_the_same_stage() -> None:
                 assert key_parts(stage.kind, stage.params, needs) == key_parts(same.kind, same.params, needs)
     covered = {stage for name in RECIPES if name != "vlpart" for stage in recipe(name).stages}
     assert covered == set(whole.stages)
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_smoke_is_the_same_graph_from_made_up_files(name: str) -> None:
-    full, smoke = recipe(name), recipe(name, "smoke")
-    assert set(smoke.stages) == set(full.stages)
-    for stage, needs in full.needs.items():
-        trained = ("pascal_part",) if stage == "dino" else ()  # where there is no file, on images of the run
-        assert smoke.needs[stage] == needs + trained
-    for stage in smoke.stages.values():
-        if stage.kind.name == "acquire":
-            assert stage.params.raw_files() is None
-        if stage.kind.name in ("vocabulary", "pretrained"):
-            assert stage.params.raw_source() is None  # nothing to download
-        if isinstance(stage.params, Params):
-            assert stage.params.schedule.iterations <= 20
-            assert len(stage.params.model.roi.cascade) == (2 if stage.name.startswith("swinb") else 0)
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_plan_says_what_is_missing_and_what_it_costs(name: str, tmp_path: Path) -> None:
-    workspace = Workspace.open(home=tmp_path, store=str(tmp_path / "store"))
-    plan = make_plan(recipe(name), workspace, Selection())
-    for row in plan.rows:
-        assert row.state == ("run" if row.stage == "texts" else "blocked")
-        if row.kind == "train":
-            assert row.cost
-            assert row.cost.endswith("on 8 V100")
-    assert not workspace.raw
-    smoke = make_plan(recipe(name, "smoke"), workspace, Selection())
-    assert {row.state for row in smoke.rows} == {"run"}
-
-
-RUNS = {
-    "vlpart_r50_lvis": ["r50_lvis"],  # federated, repeated images, nothing to evaluate
-    "vlpart_swinb_partimagenet": ["swinb_partimagenet"],  # a cascade
-    "vlpart_cross_category": ["r50_base", "r50_base_voc", "r50_base_s20_label", "r50_base_s20_parsed"],
-    "vlpart_cross_dataset_1": ["r50_pascal_s11_parsed"],  # parts written by another dataset's names
-}
-LONGER = {
-    "vlpart_cross_dataset_2": ["r50_joint_star", "r50_star_s11_parsed"],
-    "vlpart_r50": ["r50_joint", "r50_joint_star", "r50_joint_star2", "r50_in_label", "r50_in_parsed"],
-    "vlpart_swinb": [
-        "swinb_joint",
-        "swinb_joint_star",
-        "swinb_joint_star2",
-        "swinb_in_label",
-        "swinb_in_parsed",
-    ],
-}
-
-
-@pytest.mark.parametrize("name", [*RUNS, *(pytest.param(name, marks=pytest.mark.slow) for name in LONGER)])
-def test_smoke_runs_to_its_end(name: str, tmp_path: Path) -> None:
-    workspace = Workspace.open(home=tmp_path, store=str(tmp_path / "store"), processes=0, workers=1)
-    run = run_recipe(make_plan(recipe(name, "smoke"), workspace, Selection()), workspace)
-    # The store was empty; both backbones are the same tiny one here, which is made once.
-    twins = {"swin_b"} if "resnet50" in run.results else set()
-    assert {name for name, result in run.results.items() if result.state != "built"} <= twins
-    for stage in (RUNS | LONGER)[name]:
-        assert (run.artifact(stage).path / "model.safetensors").is_file()
-    evaluated = [result for stage, result in run.results.items() if "_on_" in stage]
-    assert all("segm/AP50" in result.metrics for result in evaluated)
-    assert make_plan(recipe(name, "smoke"), workspace, Selection()).idle
 
 
 def test_the_folder_of_a_recipe_is_not_a_recipe() -> None:
