@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import math
 import platform
 import socket
@@ -19,8 +20,9 @@ PACKAGES = ("numpy", "torch", "torchvision", "timm", "pyarrow", "pycocotools", "
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Host, code version, git commit (with ``+`` if files differ from it) and library versions."""
+    """Who and where, code version, git commit (with ``+`` if files differ from it) and library versions."""
     return {
+        "user": _user(),
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "partseg": partseg.__version__,
@@ -36,6 +38,13 @@ def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float | int | str | N
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in plain.items()
     }
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return None
 
 
 def _version(name: str) -> str | None:

@@ -35,8 +35,17 @@ class Files(Protocol):
     def create(self, name: str, data: bytes) -> bool:
         """Write the file unless it exists; of several callers at once exactly one gets True."""
 
+    def exclusive(self) -> bool:
+        """Whether ``create`` keeps that promise here; the file system is tried once."""
+
     def size(self, name: str) -> int | None:
         """Size in bytes, or None when there is no such file."""
+
+    def age(self, name: str) -> float | None:
+        """Seconds since the file was last written or touched, or None when there is no such file."""
+
+    def touch(self, name: str) -> bool:
+        """Make the file young, so that gc leaves it alone; False when it is not there or cannot be done."""
 
     def sizes(self, names: list[str]) -> dict[str, int | None]:
         """``size`` of many files at once."""

@@ -5,6 +5,9 @@ are never taken away, so nobody can win the same epoch twice. The holder moves a
 record. A waiter takes over when the record says released, or when the beat has not moved for ``ttl``
 seconds by the waiter's own monotonic clock (clocks of two machines are never compared), or at once
 when the holder is a process of this machine that is gone.
+
+Where a file cannot be created exclusively, several may write the same epoch at once. The last one wins: all
+of them wait a moment, then read whose name it bears.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ from typing import Any
 from partseg.errors import StoreError
 from partseg.store.files import Files
 
+SETTLE = 2.0
+"""Seconds to wait before an epoch is read back where it cannot be created exclusively: longer than it takes
+from listing the epochs to writing the next one."""
 TTL = 60.0
 """Seconds without a beat after which a holder counts as dead; it beats four times in that."""
 
@@ -84,14 +90,21 @@ class Lease:
 
     def check(self) -> bool:
         """Whether the key is still ours; False when we were thought dead and somebody took over."""
-        self.lost = self.lost or self._last_epoch() > self.epoch
+        self.lost = self.lost or self._last_epoch() > self.epoch or not self._is_ours(self.epoch)
         return not self.lost
 
     def _create(self, epoch: int) -> bool:
+        won = self.files.create(self._name(epoch), self._record("held"))
+        if won and not self.files.exclusive():
+            time.sleep(SETTLE)
+            won = self._is_ours(epoch)
         # Whoever listed the epochs long ago may create one that came and was forgotten since.
-        won = self.files.create(self._name(epoch), self._record("held")) and self._last_epoch() == epoch
+        won = won and self._last_epoch() == epoch
         self.epoch = epoch if won else 0
         return won
+
+    def _is_ours(self, epoch: int) -> bool:
+        return bool(self._read(epoch)["owner"].get("token", self._owner["token"]) == self._owner["token"])
 
     def _keep_beating(self) -> None:
         while not self._done.wait(self.ttl / 4):
@@ -115,17 +128,40 @@ class Lease:
         """The record; one that is being written at this moment reads as held by nobody known."""
         if epoch == 0:
             return {"state": "released", "owner": {}}
-        try:
-            record: dict[str, Any] = json.loads(self.files.read(self._name(epoch)))
-            return record
-        except (FileNotFoundError, ValueError):
-            return {"state": "held", "owner": {}}
+        return _record(self.files, self._name(epoch))
 
     def _forget_older(self) -> None:
         """Drop epochs that no waiter can look at any more, so that a claim stays two files."""
         for epoch in range(max(1, self.epoch - 8), self.epoch - 1):
             with suppress(StoreError, OSError):
                 self.files.remove(self._name(epoch))
+
+
+def held_keys(files: Files, *, silent: float = 3600.0) -> set[str]:
+    """The keys that somebody holds at this moment.
+
+    Args:
+        files: where the claims lie.
+        silent: seconds without a beat after which nobody does. Times of files are compared with this
+            machine's clock, so it is much longer than a lease needs.
+    """
+    held = set()
+    for found in files.walk("claims"):
+        _, _, name = found.name.partition("/")
+        key, slash, file = name.partition("/")
+        if slash and not file.startswith(".") and found.age < silent:
+            record = _record(files, found.name)
+            if record["state"] == "held" and not is_gone(record["owner"]):
+                held.add(key)
+    return held
+
+
+def _record(files: Files, name: str) -> dict[str, Any]:
+    try:
+        record = json.loads(files.read(name))
+        return {**record, "owner": dict(record["owner"]), "state": str(record["state"])}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {"state": "held", "owner": {}}
 
 
 @cache

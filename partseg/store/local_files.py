@@ -46,12 +46,32 @@ class LocalFiles:
                 return False
         return True
 
+    def exclusive(self) -> bool:
+        """Hard links are."""
+        return True
+
     def size(self, name: str) -> int | None:
         """Size in bytes, or None when there is no such file."""
         try:
             return (self.root / name).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def age(self, name: str) -> float | None:
+        """Seconds since the inode changed: publishing a blob that is there already moves that time."""
+        try:
+            return time.time() - (self.root / name).stat().st_ctime
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def touch(self, name: str) -> bool:
+        """Move the time of the inode's last change; the file's own time stays."""
+        try:
+            status = (self.root / name).stat()
+            os.utime(self.root / name, ns=(status.st_atime_ns, status.st_mtime_ns))
+        except OSError:
+            return False
+        return True
 
     def sizes(self, names: list[str]) -> dict[str, int | None]:
         """``size`` of many files at once."""
@@ -85,8 +105,6 @@ class LocalFiles:
             for file in files:
                 path = Path(folder) / file
                 with suppress(FileNotFoundError):
-                    # The time of the last change of the inode, not of its content: publishing
-                    # a blob that is already there moves it, which protects the blob from gc.
                     status = path.stat()
                     relative = path.relative_to(self.root).as_posix()
                     yield Found(name=relative, size=status.st_size, age=now - status.st_ctime)

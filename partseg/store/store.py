@@ -7,44 +7,36 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from partseg.errors import MissingArtifact, StoreError
-from partseg.files import sha256_file
+from partseg.store.blobs import STAMP, Blobs, at_once, blob_name, is_true, note, seal
 from partseg.store.files import open_files
 from partseg.store.lease import TTL, Lease
 from partseg.store.local_files import link_or_copy
+from partseg.store.records import Action, decode, encode
 from partseg.store.trees import Entry, Tree, canonical_json, parse_tree, tree_of
 
 log = logging.getLogger(__name__)
 
-STAMP = 1_000_000_000
-"""Modification time of every blob on a local disk, in seconds since 1970. A blob that carries another
-one was touched after it was stored and is hashed before it is used; an untouched one costs one stat."""
-
-FORMAT = 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
-    """The commit of one artifact: what was made from what, and how it went.
+class Pin:
+    """A name for an artifact that somebody wants to keep.
 
     Attributes:
-        key: sha256 of ``parts``.
-        tree: content digest of the artifact.
-        parts: what the key was made of, unhashed, so that two keys can be compared.
-        facts: everything that is not content: stage, recipe, metrics, seconds, provenance.
+        name: of the pin.
+        key: of the artifact.
+        since: when it was set, UTC; empty if not known.
     """
 
+    name: str
     key: str
-    tree: str
-    parts: Mapping[str, Any]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    format: int = FORMAT
+    since: str = ""
 
 
 class Store:
@@ -60,6 +52,7 @@ class Store:
         self.files = open_files(str(url))
         self.url = self.files.url
         self.cache = cache.expanduser().absolute()
+        self.blobs = Blobs(self.files, self.cache)
         self.ttl = ttl
 
     # -- artifacts ---------------------------------------------------------------------------
@@ -67,21 +60,21 @@ class Store:
     def action(self, key: str) -> Action | None:
         """The commit under ``key``, or None; says nothing about whether its files are whole."""
         try:
-            data = self.files.read(f"actions/{key}.json")
+            return decode(self.files.read(f"actions/{key}.json"), key)
         except FileNotFoundError:
             return None
-        try:
-            return Action(**json.loads(data))
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             log.warning("damaged record actions/%s.json counts as missing: %s", key, error)
             return None
 
-    def actions(self) -> Iterator[Action]:
-        """Every commit."""
-        for name in self.files.children("actions"):
-            action = self.action(name.removesuffix(".json"))
-            if action is not None:
-                yield action
+    def keys(self) -> list[str]:
+        """The key of every commit, sorted."""
+        return [name.removesuffix(".json") for name in self.files.children("actions")]
+
+    def actions(self, keys: Iterable[str] | None = None) -> Iterator[Action]:
+        """Every commit, or those under ``keys``; several are read at the same time."""
+        found = at_once(self.action, self.keys() if keys is None else keys)
+        return (action for action in found if action is not None)
 
     def tree(self, digest: str) -> Tree:
         """The list of files of an artifact; raises :class:`StoreError` when missing or damaged."""
@@ -111,16 +104,18 @@ class Store:
         except StoreError as error:
             return [str(error)]
         sizes = self.files.sizes(list({blob_name(entry.sha256) for entry in tree.entries}))
-        found = []
-        for entry in tree.entries:
-            size = sizes[blob_name(entry.sha256)]
+
+        def problem(entry: Entry) -> str | None:
+            size, text = sizes[blob_name(entry.sha256)], f"{entry.path}: its blob {entry.sha256[:12]}"
             if size is None:
-                found.append(f"{entry.path}: its blob {entry.sha256[:12]} is missing")
-            elif size != entry.size:
-                found.append(f"{entry.path}: its blob {entry.sha256[:12]} has {size} bytes, not {entry.size}")
-            elif not self._sound(entry.sha256, deep=deep):
-                found.append(f"{entry.path}: its blob {entry.sha256[:12]} is damaged")
-        return found
+                return f"{text} is missing"
+            if size != entry.size:
+                return f"{text} has {size} bytes, not {entry.size}"
+            sound = self.blobs.is_sound(entry) if deep else self.blobs.seems_sound(entry.sha256)
+            return None if sound else f"{text} is damaged"
+
+        found = at_once(problem, tree.entries) if deep else [problem(entry) for entry in tree.entries]
+        return [text for text in found if text is not None]
 
     def publish(
         self, key: str, directory: Path, *, parts: Mapping[str, Any], facts: Mapping[str, Any]
@@ -130,21 +125,22 @@ class Store:
         The commit is written last: whoever is killed before leaves no artifact, only blobs.
         """
         tree = tree_of(directory)
-        for entry in tree.entries:
-            self._put_blob(entry, directory / entry.path)
+        at_once(lambda entry: self.blobs.put(entry, directory / entry.path), _each_once(tree))
         self.files.write(f"trees/{tree.digest}.json", tree.data)
         return self.commit(Action(key=key, tree=tree.digest, parts=parts, facts=facts))
 
     def commit(self, action: Action) -> Action:
         """Write the record of an artifact whose files are stored already."""
-        self.files.write(f"actions/{action.key}.json", canonical_json(asdict(action)))
+        self.files.write(f"actions/{action.key}.json", encode(action))
         return action
 
     def materialise(self, digest: str) -> Path:
         """A local read-only directory with the content ``digest``; made once, then reused.
 
+        Every file of it was hashed by this process: nothing damaged is handed out.
+
         Raises:
-            MissingArtifact: a blob is missing, or is not what was stored.
+            MissingArtifact: a blob is missing, or is not what was stored; such a one is removed.
         """
         tree, target = self.tree(digest), self.layout(digest)
         if _is_whole(target, tree):
@@ -154,11 +150,13 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".tmp-"))
         try:
+            at_once(self.blobs.local, _each_once(tree))
             for entry in tree.entries:
                 path = temporary / entry.path
                 path.parent.mkdir(parents=True, exist_ok=True)
-                link_or_copy(self._local_blob(entry), path)
-                _seal(path)
+                link_or_copy(self.blobs.local(entry), path)
+                seal(path)
+                note(path, entry.sha256)
             _replace_directory(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -178,13 +176,13 @@ class Store:
 
     def find(self, prefix: str) -> Action:
         """The one artifact whose key starts with ``prefix``."""
-        names = [name for name in self.files.children("actions") if name.startswith(prefix)]
-        if len(names) != 1:
-            count = "no artifact" if not names else f"{len(names)} artifacts"
+        keys = [key for key in self.keys() if key.startswith(prefix)]
+        if len(keys) != 1:
+            count = "no artifact" if not keys else f"{len(keys)} artifacts"
             raise MissingArtifact(f"{count} with a key that starts with {prefix}", where=self.url)
-        action = self.action(names[0].removesuffix(".json"))
+        action = self.action(keys[0])
         if action is None:
-            raise StoreError("the record is damaged", where=f"actions/{names[0]}")
+            raise StoreError("the record is damaged", where=f"actions/{keys[0]}.json")
         return action
 
     # -- names -------------------------------------------------------------------------------
@@ -196,128 +194,79 @@ class Store:
 
     def ref(self, recipe: str, stage: str) -> str | None:
         """The last key of a recipe's stage."""
-        try:
-            return str(json.loads(self.files.read(f"refs/{recipe}/{stage}.json"))["key"])
-        except (FileNotFoundError, ValueError):
-            return None
+        return self._named(f"refs/{recipe}/{stage}.json")
 
     def refs(self) -> dict[tuple[str, str], str]:
         """(recipe, stage) -> last key, of all recipes."""
-        found = {}
-        for recipe in self.files.children("refs"):
-            for name in self.files.children(f"refs/{recipe}"):
-                stage = name.removesuffix(".json")
-                key = self.ref(recipe, stage)
-                if key is not None:
-                    found[recipe, stage] = key
-        return found
+        names = [
+            (recipe, name.removesuffix(".json"))
+            for recipe in self.files.children("refs")
+            for name in self.files.children(f"refs/{recipe}")
+        ]
+        keys = at_once(lambda name: self.ref(*name), names)
+        return {name: key for name, key in zip(names, keys, strict=True) if key is not None}
 
-    def pin(self, key: str) -> None:
-        """Keep an artifact whatever happens."""
-        self.files.write(f"pins/{key}.json", b"{}")
+    def pin(self, name: str, key: str, *, since: str = "") -> None:
+        """Keep an artifact, and what it was made from, whatever happens.
 
-    def unpin(self, key: str) -> None:
-        """Take a pin back."""
-        self.files.remove(f"pins/{key}.json")
-
-    def pins(self) -> set[str]:
-        """The pinned keys."""
-        return {name.removesuffix(".json") for name in self.files.children("pins")}
-
-    def is_sound(self, entry: Entry) -> bool:
-        """Whether the blob of a file is there and holds the right bytes; reads it all."""
-        size = self.files.size(blob_name(entry.sha256))
-        return size == entry.size and self._sound(entry.sha256, deep=True)
-
-    # -- blobs -------------------------------------------------------------------------------
-
-    def _put_blob(self, entry: Entry, source: Path) -> None:
-        name = blob_name(entry.sha256)
-        local = self.files.local_path(name)
-        if self.files.size(name) == entry.size and self._sound(entry.sha256):
-            if local is not None:
-                os.utime(local, (STAMP, STAMP))  # moves its change time: gc takes it for new
-            return
-        self.files.put(name, source)
-        if local is not None:
-            _seal(local)
-
-    def _sound(self, sha256: str, *, deep: bool = False) -> bool:
-        """Whether a blob that is there holds the right bytes, as far as is worth looking."""
-        local = self.files.local_path(blob_name(sha256))
-        if local is not None:
-            return (not deep and local.stat().st_mtime == STAMP) or _matches(local, sha256)
-        if not deep:
-            return True
-        with tempfile.TemporaryDirectory(prefix="partseg-") as folder:
-            path = Path(folder) / sha256
-            self.files.get(blob_name(sha256), path)
-            return sha256_file(path) == sha256
-
-    def _local_blob(self, entry: Entry) -> Path:
-        """The blob as a local file with the right content."""
-        local = self.files.local_path(blob_name(entry.sha256))
-        path = local or self.cache / blob_name(entry.sha256)
-        if local is None and not path.exists():
-            self._download(entry, path)
-        if not path.exists() or path.stat().st_size != entry.size:
-            raise MissingArtifact(
-                f"{entry.path}: its blob {entry.sha256[:12]} is missing or cut short", where=self.url
+        Raises:
+            StoreError: the name stands for another artifact.
+        """
+        before = self._named(f"pins/{name}.json")
+        if before not in (None, key):
+            raise StoreError(
+                f"the pin {name} is on {str(before)[:12]} already", where=self.url, fix="unpin it first"
             )
-        if path.stat().st_mtime != STAMP and not _matches(path, entry.sha256):
-            raise MissingArtifact(
-                f"{entry.path}: its blob {entry.sha256[:12]} is damaged",
-                where=path,
-                fix="delete that file; the next run builds or fetches it again",
-            )
-        return path
+        self.files.write(f"pins/{name}.json", canonical_json({"key": key, "since": since}))
 
-    def _download(self, entry: Entry, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    def unpin(self, name: str) -> None:
+        """Take a pin back; raises :class:`StoreError` when there is none of that name."""
+        if self.files.size(f"pins/{name}.json") is None:
+            raise StoreError(f"there is no pin {name}", where=self.url)
+        self.files.remove(f"pins/{name}.json")
+
+    def pins(self) -> dict[str, Pin]:
+        """Name -> pin."""
+        names = [name.removesuffix(".json") for name in self.files.children("pins")]
+        found = zip(names, at_once(self._pin, names), strict=True)
+        return {name: pin for name, pin in found if pin is not None}
+
+    def _pin(self, name: str) -> Pin | None:
         try:
-            with suppress(FileNotFoundError):
-                self.files.get(blob_name(entry.sha256), temporary)
-            if not temporary.exists() or sha256_file(temporary) != entry.sha256:
-                raise MissingArtifact(
-                    f"{entry.path}: its blob {entry.sha256[:12]} is missing or damaged",
-                    where=self.url,
-                    fix="delete it with `partseg store verify --deep --drop`; the next run builds it again",
-                )
-            temporary.replace(path)
-            _seal(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            data = json.loads(self.files.read(f"pins/{name}.json"))
+            # A pin used to have no name but the key.
+            return Pin(name=name, key=str(data.get("key", name)), since=str(data.get("since", "")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, AttributeError):
+            raise StoreError(
+                f"the pin {name} is damaged", where=self.url, fix="unpin it and pin the artifact again"
+            ) from None
+
+    def _named(self, file: str) -> str | None:
+        try:
+            return str(json.loads(self.files.read(file))["key"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
 
 
-def blob_name(sha256: str) -> str:
-    """Where a blob lies in a store."""
-    return f"blobs/{sha256[:2]}/{sha256}"
-
-
-def _matches(path: Path, sha256: str) -> bool:
-    """Hash a blob; if it is sound, stamp it so that this is not done again."""
-    if sha256_file(path) != sha256:
-        return False
-    with suppress(OSError):
-        _seal(path)
-    return True
-
-
-def _seal(path: Path) -> None:
-    path.chmod(0o444)
-    os.utime(path, (STAMP, STAMP))
+def _each_once(tree: Tree) -> list[Entry]:
+    """One entry for every content: two threads shall not write the same blob."""
+    return list({entry.sha256: entry for entry in tree.entries}.values())
 
 
 def _is_whole(directory: Path, tree: Tree) -> bool:
+    """Whether a laid-out directory holds what it should, every byte of it."""
     try:
         for entry in tree.entries:
             status = (directory / entry.path).stat()
             if status.st_size != entry.size or status.st_mtime != STAMP:
                 return False
+        return directory.is_dir() and all(
+            at_once(lambda entry: is_true(directory / entry.path, entry.sha256), tree.entries)
+        )
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return directory.is_dir()
 
 
 def _replace_directory(source: Path, target: Path) -> None:
@@ -331,3 +280,6 @@ def _replace_directory(source: Path, target: Path) -> None:
         source.rename(target)
     if not target.is_dir():
         raise StoreError("the artifact cannot be laid out", where=target)
+
+
+__all__ = ["Action", "Pin", "Store", "blob_name"]

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from partseg.cli.store import app
+from partseg.errors import StoreError
 from partseg.store import Store
 from partseg.store.gc import collect, drop_damaged, find_garbage
 from partseg.store.store import blob_name
@@ -16,7 +18,7 @@ def test_what_a_ref_or_a_pin_names_stays_and_the_rest_goes(store, publish):
     kept, pinned = publish(store, "k1", a="1", b="shared"), publish(store, "k2", a="2")
     gone = publish(store, "k3", a="3", b="shared")
     store.set_ref("r", "s", "k1")
-    store.pin("k2")
+    store.pin("mine", "k2")
     garbage = find_garbage(store, grace=0)
     assert garbage.keys == ("k3",)
     assert store.lookup("k3") == gone  # looking removes nothing
@@ -32,6 +34,98 @@ def test_what_is_young_stays(store, publish):
     publish(store)
     garbage = find_garbage(store)
     assert (garbage.keys, garbage.files) == ((), ())
+
+
+def test_what_is_needed_was_made_from_what_is_needed_too(store, publish):
+    raw = publish(store, "k-raw", stage="raw", a="raw")
+    data = publish(store, "k-data", stage="data", made_from=[raw], a="data")
+    publish(store, "k-model", stage="model", made_from=[data], a="model")
+    publish(store, "k-other", stage="other", made_from=[raw], a="other")
+    assert set(find_garbage(store, grace=0).keys) == {"k-raw", "k-data", "k-model", "k-other"}
+    store.pin("best", "k-model")
+    garbage = find_garbage(store, grace=0)
+    assert garbage.keys == ("k-other",)
+    assert garbage.sizes["k-other"] >= len("other")
+    collect(store, garbage)
+    assert set(store.keys()) == {"k-raw", "k-data", "k-model"}
+    assert len([action for action in store.actions() if store.lookup(action.key) == action]) == 3
+
+
+def test_roots_can_be_given(store, publish):
+    for key in ("k1", "k2", "k3"):
+        publish(store, key, a=key)
+        store.set_ref("r", key, key)
+    store.pin("mine", "k3")
+    assert find_garbage(store, grace=0).keys == ()
+    assert find_garbage(store, grace=0, roots=["k1"]).keys == ("k2",)
+
+
+def test_what_is_being_built_stays(store, publish):
+    raw = publish(store, "k-raw", stage="raw", a="raw")
+    publish(store, "k-data", stage="data", made_from=[raw], a="data")
+    with store.lease("k-data"):
+        assert find_garbage(store, grace=0).keys == ()
+    assert set(find_garbage(store, grace=0).keys) == {"k-raw", "k-data"}
+
+
+class TestWhatComesBetweenTheLookAndTheDeletion:
+    def test_a_new_name_or_pin_saves_it(self, store, publish):
+        for key in ("k1", "k2", "k3"):
+            publish(store, key, a=key)
+        garbage = find_garbage(store, grace=0)
+        store.set_ref("r", "s", "k1")
+        store.pin("mine", "k2")
+        collect(store, garbage)
+        assert (store.lookup("k1") and store.lookup("k2")) is not None
+        assert store.action("k3") is None
+
+    def test_a_new_artifact_of_the_same_files_saves_those(self, store, publish):
+        publish(store, "k1", a="1")
+        garbage = find_garbage(store, grace=0)
+        publish(store, "k2", a="1")
+        collect(store, garbage)
+        assert store.keys() == ["k2"]
+        assert store.lookup("k2") is not None
+
+    def test_a_file_that_is_published_again_right_now_is_young_again(self, store, publish):
+        action = publish(store)
+        store.remove("k1")
+        name = blob_name(store.tree(action.tree).entries[0].sha256)
+        garbage = find_garbage(store, grace=0)
+        assert name in garbage.files
+        collect(store, replace(garbage, grace=3600))
+        assert store.files.size(name) == 5
+        collect(store, garbage)
+        assert store.files.size(name) is None
+
+
+def test_a_file_that_is_there_is_touched_when_it_is_published_again(store, publish, monkeypatch):
+    monkeypatch.setattr("partseg.store.remote_files.YOUNG", 0.5)
+    action = publish(store)
+    name = blob_name(store.tree(action.tree).entries[0].sha256)
+    time.sleep(1.1)
+    before = store.files.age(name)
+    publish(store, "k2")
+    assert store.files.age(name) < before
+    assert store.files.read(name) == b"hello"
+    assert not store.files.touch("blobs/none")
+
+
+def test_what_a_killed_writer_left_goes(local, publish):
+    for name in ("actions/.tmp-x", "blobs/aa/.tmp-x", "tmp/partseg-x/half"):
+        local.files.write(name, b"half")
+    collect(local, find_garbage(local))
+    assert local.files.size("actions/.tmp-x") == 4  # it may be a writer at work
+    collect(local, find_garbage(local, grace=0))
+    left = [found.name for folder in ("actions", "blobs", "tmp") for found in local.files.walk(folder)]
+    assert left == []
+
+
+def test_a_damaged_pin_stops_it(store, publish):
+    publish(store)
+    store.files.write("pins/mine.json", b"{")
+    with pytest.raises(StoreError, match="the pin mine is damaged"):
+        find_garbage(store, grace=0)
 
 
 def test_laid_out_directories_of_removed_artifacts_go_too(local, publish):
@@ -89,7 +183,7 @@ class TestUnderALimit:
 
     def test_names_and_pins_stay_whatever_the_limit(self, three):
         three.set_ref("r", "s", "k1")
-        three.pin("k2")
+        three.pin("mine", "k2")
         garbage = find_garbage(three, grace=0, max_size=1)
         assert garbage.keys == ("k3",)
         assert garbage.left > 1
@@ -131,7 +225,10 @@ def test_the_command_says_what_stays(local, publish):
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
     assert "would free 1.1 kB: 1 artifacts and 2 files; --delete does it" in shown.output
-    assert "1.1 kB stay, more than 1.0 kB: they are named by recipes, pinned or younger" in shown.output
+    assert (
+        "1.1 kB stay, more than 1.0 kB: they are needed by recipes, pinned, being built or younger"
+        in shown.output
+    )
     assert local.lookup("k1") is not None
     deleted = CliRunner().invoke(app, [*arguments, "--delete"])
     assert "freed 1.1 kB" in deleted.output

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partseg.errors import MissingArtifact, StoreError
-from partseg.store import Entry, Store, Tree, tree_of
+from partseg.store import Entry, Pin, Store, Tree, tree_of
 from partseg.store.store import blob_name
-from partseg.store.sync import copy_artifacts
 from partseg.store.trees import parse_tree
 
 
@@ -90,13 +89,15 @@ def test_rot_that_leaves_no_trace_is_found_by_a_deep_check(store, publish):
     assert "is damaged" in store.problems(action, deep=True)[0]
 
 
-def test_a_damaged_download_is_refused(publish, tmp_path):
-    store = Store("memory://refused", cache=tmp_path / "cache")
-    action = publish(store)
+def test_a_damaged_file_of_a_remote_store_is_refused_removed_and_built_again(remote, publish, tmp_path):
+    store, action = remote, publish(remote)
     store.files.write(blob_of(store, action), b"hellO")
-    with pytest.raises(MissingArtifact, match=r"missing or damaged; .*verify --deep --drop"):
+    with pytest.raises(MissingArtifact, match=r"is damaged; it was removed: run again"):
         store.materialise(action.tree)
-    assert not list((tmp_path / "cache" / "blobs").rglob("*.*"))
+    assert [path.read_text() for path in (tmp_path / "cache/blobs").rglob("*") if path.is_file()] == ["world"]
+    assert store.lookup("k1") is None
+    publish(store)
+    assert (store.materialise(action.tree) / "deep" / "a").read_text() == "hello"
 
 
 def test_a_damaged_list_of_files_or_record_is_a_miss(store, publish):
@@ -144,12 +145,22 @@ def test_refs_pins_and_prefixes(store, publish):
     publish(store, "abc")
     publish(store, "abd")
     store.set_ref("r", "s", "abc")
-    store.pin("abd")
+    store.pin("best", "abd", since="2026")
     assert (store.ref("r", "s"), store.ref("r", "t")) == ("abc", None)
     assert store.refs() == {("r", "s"): "abc"}
-    assert store.pins() == {"abd"}
-    store.unpin("abd")
-    assert store.pins() == set()
+    assert store.pins() == {"best": Pin(name="best", key="abd", since="2026")}
+    store.pin("best", "abd")
+    with pytest.raises(StoreError, match="the pin best is on abd already; unpin it first"):
+        store.pin("best", "abc")
+    store.unpin("best")
+    assert store.pins() == {}
+    with pytest.raises(StoreError, match="there is no pin best"):
+        store.unpin("best")
+    store.files.write("pins/abc.json", b"{}")  # as older versions wrote them
+    assert store.pins()["abc"].key == "abc"
+    store.files.write("pins/abc.json", b"{")
+    with pytest.raises(StoreError, match="the pin abc is damaged"):
+        store.pins()
     assert store.find("abd").key == "abd"
     with pytest.raises(MissingArtifact, match="2 artifacts"):
         store.find("ab")
@@ -166,16 +177,3 @@ def test_an_unwritable_store_says_what_to_do(tmp_path, publish):
 def test_an_unknown_kind_of_url_is_one_error(tmp_path):
     with pytest.raises(StoreError, match="no file system for this store"):
         Store("nothing://x", cache=tmp_path)
-
-
-def test_artifacts_go_from_store_to_store(store, publish, tmp_path):
-    action = publish(store)
-    other = Store(tmp_path / "other", cache=tmp_path / "other-cache")
-    assert copy_artifacts(store, other, ["k1"]) == 10
-    assert other.lookup("k1") == action
-    assert (other.materialise(action.tree) / "deep" / "b").read_text() == "world"
-    assert copy_artifacts(store, other, ["k1"]) == 0
-    store.files.remove(blob_of(store, action))
-    assert other.lookup("k1") == action
-    with pytest.raises(MissingArtifact, match="no whole artifact"):
-        copy_artifacts(store, other, ["k1"])
