@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from partseg.parsing.config import DescriptorConfig
+from partseg.resume import code_digest, working_folder
 from pipelines.artifact import Artifact, Metrics, StageContext
 from pipelines.inputs import Group, chosen, open_dataset
 from pipelines.params import Ref, StageParams
 from pipelines.pretrained import load_describer
 
-VERSION = "1"
+VERSION = "2"
 CONFIG = "descriptor.json"
 
 
@@ -34,18 +35,25 @@ class Params(StageParams):
 
 
 def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: StageContext) -> Metrics:
-    """Index every image of the split that shows exactly one object with parts."""
+    """Index every image of the split that shows exactly one object with parts.
+
+    Tokens that were read before an interruption are not read again.
+    """
     from partseg.parsing.index import build_index
 
     dataset = open_dataset(inputs[params.data])
-    index = build_index(
-        dataset.split(params.split),
-        load_describer(inputs[params.descriptors], params.reading),
-        object_ids={c.category_id for c in dataset.categories if c.kind == "object"},
-        part_ids={c.category_id for c in chosen(dataset.categories, kind="part", group=params.group)},
-        report=report,
-    )
-    index.save(out)
+    with working_folder(
+        report.work / "tokens", {"code": code_digest("parsing")}, doing="reading tokens", kept=True
+    ) as work:
+        index = build_index(
+            dataset.split(params.split),
+            load_describer(inputs[params.descriptors], params.reading),
+            object_ids={c.category_id for c in dataset.categories if c.kind == "object"},
+            part_ids={c.category_id for c in chosen(dataset.categories, kind="part", group=params.group)},
+            work=work,
+            report=report,
+        )
+        index.save(out)
     (out / CONFIG).write_text(params.reading.model_dump_json(indent=2) + "\n")
     return {"images": len(index.image_ids)}
 

@@ -1,4 +1,4 @@
-"""How many processes train, on how many machines, and the commands that start them."""
+"""How many processes train or parse, on how many machines, and the commands that start them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TRAINING = "partseg.training"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """Where a training runs. None of it changes the result by more than rounding.
+    """Where trainings and parses run. It changes a training by no more than rounding, and a parse not at all.
 
     Attributes:
         processes: on this machine; ``auto`` is one per GPU, fewer where the schedule's batches do not divide
             evenly, and one without a GPU; 0 trains in the process of the run itself, which saves some seconds
-            of starting and cannot be stopped as cleanly.
-        nodes: machines. Each runs as many processes, and sees the home folder and the raw data under the same
-            paths.
+            of starting and cannot be stopped as cleanly. With 1, a parse stays in that process, too.
+        nodes: machines that train. Each runs as many processes, and sees the home folder and the raw data
+            under the same paths. A parse runs on this one.
         rendezvous: ``host:port`` of this machine, where the others find it.
 
     Raises:
@@ -85,6 +85,14 @@ class Launch:
             f"{batches} batches of an update cannot be shared by {number}",
             fix=f"give --processes and --nodes whose product divides {batches}, or change schedule.batches",
         )
+
+    def sharing(self) -> int:
+        """How many processes share work of which each does its part alone; 0 leaves it to this one.
+
+        A single one beside this one would only take some seconds to start.
+        """
+        processes = gpus() if self.processes == "auto" else self.processes
+        return processes if processes > 1 else 0
 
 
 def parse_processes(text: str, *, where: str) -> Processes:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator, model_validator
 
 from partseg.errors import RecipeError
-from partseg.layout import Category, Dataset, DatasetWriter
+from partseg.layout import Category, Dataset, DatasetWriter, ImageRecord, Record
 from partseg.parsing.config import ParserConfig, PictureSize
 from partseg.parsing.naming import published_categories
+from partseg.parsing.shards import OpenParser, parsing_folder
 from partseg.store.trees import canonical_json
 from partseg.vocabulary import published, resolve
 from pipelines.artifact import Artifact, Metrics, StageContext
@@ -27,7 +30,9 @@ from pipelines.vocabulary import load_table
 if TYPE_CHECKING:
     from partseg.parsing.parts import Base
 
-VERSION = "2"
+VERSION = "3"
+
+COUNTS = ("images", "images_with_parts", "parts", "by_detector", "by_transfer")
 
 
 class Params(StageParams):
@@ -99,47 +104,124 @@ class Params(StageParams):
 def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: StageContext) -> Metrics:
     """Parse every image of the split.
 
+    The processes of ``report.launch`` share the images, on this machine alone, however many nodes train. Each
+    computes with as many threads as a run without processes: another number could change a digit. What one of
+    them has finished outlives a kill.
+
     Raises:
         RecipeError: ``by_detector`` names something that is no label of the images.
+        PartsegError: a process died, or something is wrong with an input.
+    """
+    images = open_dataset(inputs[params.images])
+    base = open_dataset(inputs[params.base]) if params.base else None
+    split, labels = images.split(params.split), _labels(images)
+    categories = names_written(params, base, list(labels.values()))
+    tally = _Tally(labels, detected_labels(params, base, set(labels.values())), categories)
+    made_from = _made_from(params, inputs)
+    with parsing_folder(report.work / "shards", made_from, len(split)) as shards:
+        shards.make(
+            partial(_open_parser_on, params, inputs),
+            processes=report.launch.sharing(),
+            parts=tally.parts,
+            report=report,
+        )
+        writer = DatasetWriter(
+            out,
+            name=f"{images.manifest.name}_parsed",
+            categories=categories,
+            converter={"name": "partseg.parsing.parser", "settings": params.parser.model_dump(mode="json")},
+            image_source=images.manifest.image_source,
+            parents=[inputs[ref].digest for ref in (params.images, params.base, params.detector) if ref],
+            origin="parse",
+            run_id="parse-" + hashlib.sha256(canonical_json(made_from)).hexdigest()[:12],
+            source_records={params.split: len(split)},
+        )
+        with writer:
+            for source, record in zip(split, _selected(shards.records(), params.parser), strict=True):
+                writer.write(params.split, record)
+                tally.take(source, record)
+    return tally.metrics()
+
+
+def open_parser(params: Params, inputs: Mapping[str, Artifact]) -> OpenParser:
+    """The stage's parser, its models loaded on the best device there is, and the images it is for.
+
+    Raises:
+        RecipeError: ``by_detector`` names something that is no label of the images.
+        PartsegError: an input is damaged, or does not fit the others.
     """
     import torch
 
     from partseg.parsing.detector import ModelDetector
-    from partseg.parsing.parser import parse
+    from partseg.parsing.parser import Parser
 
     images = open_dataset(inputs[params.images])
     base = open_dataset(inputs[params.base]) if params.base else None
-    labels = {c.category_id: c.name for c in images.categories}
+    labels = _labels(images)
     looked_for, objects = names_found(params, base)
-    categories = names_written(params, base, list(labels.values()))
-    reading = load_reading(inputs[params.index]) if params.index else params.reading or PictureSize()
-    detector = load_detector(inputs[params.detector])
-    with DatasetWriter(
-        out,
-        name=f"{images.manifest.name}_parsed",
-        categories=categories,
-        converter={"name": "partseg.parsing.parser", "settings": params.parser.model_dump(mode="json")},
-        image_source=images.manifest.image_source,
-        parents=[inputs[ref].digest for ref in (params.images, params.base, params.detector) if ref],
-        origin="parse",
-        run_id="parse-" + _fingerprint(params, inputs),
-    ) as writer:
-        return parse(
-            params.parser,
-            images.split(params.split),
-            detector=ModelDetector(
-                detector, looked_for, torch.from_numpy(load_table(inputs[params.vocabulary]).rows(looked_for))
-            ),
-            reading=reading,
-            base=_lender(params, inputs, base) if base and params.index else None,
-            by_detector=detected_labels(params, base, set(labels.values())),
-            finds_objects=objects,
-            labels=labels,
-            writer=writer,
-            split=params.split,
-            categories=categories,
-            report=report,
-        )
+    embeddings = torch.from_numpy(load_table(inputs[params.vocabulary]).rows(looked_for))
+    parser = Parser(
+        params.parser,
+        detector=ModelDetector(load_detector(inputs[params.detector]), looked_for, embeddings),
+        reading=load_reading(inputs[params.index]) if params.index else params.reading or PictureSize(),
+        base=_lender(params, inputs, base) if base and params.index else None,
+        by_detector=detected_labels(params, base, set(labels.values())),
+        finds_objects=objects,
+        labels=labels,
+        categories=names_written(params, base, list(labels.values())),
+    )
+    return OpenParser(parser=parser, images=images.split(params.split))
+
+
+def _open_parser_on(params: Params, inputs: Mapping[str, Artifact], number: int) -> OpenParser:
+    """The parser for one of several processes; where there are GPUs, they take turns."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    return open_parser(params, inputs)
+
+
+def _selected(records: Iterable[Record], config: ParserConfig) -> Iterable[Record]:
+    """The records that are written, as many as there were; only a quota needs them all in memory."""
+    if config.images_per_class is None:
+        return records
+    from partseg.parsing.parser import select
+
+    return select(list(records), config)
+
+
+class _Tally:
+    """What the stage tells about its result."""
+
+    def __init__(self, labels: Mapping[int, str], detected: set[str], categories: Sequence[Category]) -> None:
+        self.parts = frozenset(c.category_id for c in categories if c.kind == "part")
+        self._labels, self._detected = labels, detected
+        self._counts = dict.fromkeys(COUNTS, 0)
+        self._parts_of: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+
+    def take(self, source: ImageRecord, record: Record) -> None:
+        """An image of the split and what became of it."""
+        parts = sum(row.category_id in self.parts for row in record.annotations)
+        self._counts["images"] += 1
+        self._counts["images_with_parts"] += record.image is not None
+        self._counts["parts"] += parts
+        self._reasons.update(finding.reason for finding in record.findings)
+        if len(source.pos_category_ids):
+            label = self._labels[int(source.pos_category_ids[0])]
+            self._counts["by_detector" if label in self._detected else "by_transfer"] += 1
+            self._parts_of[label] += parts
+
+    def metrics(self) -> dict[str, int]:
+        """Counts: of images and parts, of images by path, of images left out by reason, of parts by label."""
+        left_out = {reason.replace("-", "_"): count for reason, count in sorted(self._reasons.items())}
+        by_label = {f"parts/{label}": count for label, count in sorted(self._parts_of.items())}
+        return {**self._counts, **left_out, **by_label}
+
+
+def _labels(images: Dataset) -> dict[int, str]:
+    return {c.category_id: c.name for c in images.categories}
 
 
 def names_found(params: Params, base: Dataset | None) -> tuple[list[str], bool]:
@@ -180,7 +262,8 @@ def detected_labels(params: Params, base: Dataset | None, labels: set[str]) -> s
 
 def _lender(params: Params, inputs: Mapping[str, Artifact], dataset: Dataset) -> Base:
     """The base images that lend their parts."""
-    from partseg.parsing.index import BaseImages, BaseIndex
+    from partseg.parsing.base_images import BaseImages
+    from partseg.parsing.index import BaseIndex
     from partseg.parsing.parts import Base
 
     assert params.index is not None
@@ -196,7 +279,6 @@ def _lender(params: Params, inputs: Mapping[str, Artifact], dataset: Dataset) ->
     )
 
 
-def _fingerprint(params: Params, inputs: Mapping[str, Artifact]) -> str:
-    """Names this parse in every annotation it writes, the same wherever it runs."""
-    made_from = {"params": params.model_dump(mode="json"), "inputs": [a.digest for a in inputs.values()]}
-    return hashlib.sha256(canonical_json(made_from)).hexdigest()[:12]
+def _made_from(params: Params, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    """What every record depends on, the same wherever it is made."""
+    return {"params": params.model_dump(mode="json"), "inputs": [a.digest for a in inputs.values()]}

@@ -20,7 +20,7 @@ from pipelines.recipe import CONFIGS
 if TYPE_CHECKING:
     from partseg.parsing.descriptors import Describer
 
-VERSION = "1"
+VERSION = "2"
 WEIGHTS = "descriptors.safetensors"
 BACKBONE = "backbone.safetensors"
 PUBLISHED = CONFIGS / "weights.yaml"
@@ -51,14 +51,14 @@ class Params(StageParams):
 
     Attributes:
         weights: a file in the raw folder ``weights`` (``--raw weights=DIR``): for a backbone or a detector
-            any of the formats of ``partseg weights inspect``, for descriptors tensors under timm's names, as
-            in DINO's releases (``dino_deitsmall8_pretrain.pth``) and timm's ``.safetensors``.
+            any of the formats of ``partseg weights inspect``, for descriptors the ``.pth`` files of DINO
+            (``dino_deitsmall8_pretrain.pth``), DINOv2 and DINOv3, and timm's ``.safetensors``.
         backbone: the network below a detector's pyramid.
         pixel_std: what the detector divides images by; weights trained without that are scaled to it.
         detector: the detector to build, usually ``{include: models/vlpart_r50.yaml}``.
         seed: instead of a file, random weights of the backbone or the detector from this seed: for trying a
             recipe out.
-        vit: the size of the transformer in the file.
+        vit: the transformer in the file: its ``name`` in timm, or its sizes; DINO's ViT-S/8 by default.
         images: without a file, the images to train the transformer on.
         training: how.
     """

@@ -6,29 +6,23 @@ What comes out does not depend on the number of processes, and memory is bounded
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from partseg import __version__
 from partseg.datasets.catalogue import source_module, source_options
 from partseg.datasets.facts import data_manifest
-from partseg.datasets.shards import Mapper, Shard, make, read, working_folder
+from partseg.datasets.shards import Mapper, Shard, make, read
 from partseg.datasets.source import Raw
-from partseg.errors import PartsegError, SourceError
+from partseg.errors import SourceError
 from partseg.layout import FORMAT_VERSION, DatasetWriter
 from partseg.layout.files import check_free
+from partseg.processes import in_processes
 from partseg.progress import Progress, Silent
+from partseg.resume import code_digest, working_folder
 
 SHARD_RECORDS = 128  # large enough to hide the hand-over, small enough for even progress
 
@@ -74,6 +68,7 @@ def convert(
     check_free(out)
     plan = _plan(source, root, checked, shard_records)
     with working_folder(work or out.parent / f".{out.name}.converting", plan) as folder:
+        (folder / "scratch").mkdir(exist_ok=True)
         raw = Raw(root, folder / "scratch")
         splits = module.splits(raw, checked)
         shards = _shards(source, raw, checked, splits, shard_records)
@@ -104,17 +99,13 @@ def _plan(source: str, root: Path, options: BaseModel, shard_records: int) -> di
         except OSError as error:
             raise SourceError(f"cannot be read ({error.strerror})", where=root / name) from error
         listed.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    code = hashlib.sha256()
-    for package in ("datasets", "layout"):
-        for path in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
-            code.update(path.read_bytes())
     return {
         "source": source,
         "options": options.model_dump(mode="json"),
         "root": str(root),
         "files": listed.hexdigest(),
         "shard_records": shard_records,
-        "code": [__version__, FORMAT_VERSION, code.hexdigest()],
+        "code": [*code_digest("datasets", "layout"), FORMAT_VERSION],
     }
 
 
@@ -161,47 +152,3 @@ def _assemble(
                 f"no image of split {split} can be used ({reasons[split]})", where=shards[0].root
             )
     return {**counts, "objects": writer.objects, "parts": writer.parts}
-
-
-def in_processes(
-    function: Callable[[Shard], Path], shards: Sequence[Shard], workers: int
-) -> Generator[Path, None, None]:
-    """The results in the shards' order; at most two shards per process are waiting."""
-    if workers <= 0 or len(shards) < 2:
-        yield from map(function, shards)
-        return
-    # spawn: the caller may hold threads and mapped files that a fork would copy in an unknown state
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(shards)), mp_context=context, initializer=_start_worker
-    ) as pool:
-        waiting: deque[Future[Path]] = deque()
-        todo = iter(shards)
-        try:
-            for shard in todo:
-                waiting.append(pool.submit(function, shard))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise PartsegError(
-                "a worker process was killed, or did not start",
-                fix="lower the number of workers, or free memory; what is done so far is kept. A script must "
-                "call this under if __name__ == '__main__'",
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it: a pool's workers would wait for a killed one for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

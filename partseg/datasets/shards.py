@@ -7,31 +7,22 @@ on another machine that sees the folder, makes the same bytes.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import gc
-import hashlib
-import os
-import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from partseg.datasets.catalogue import source_module, source_options
 from partseg.datasets.source import Raw
 from partseg.errors import LayoutError
-from partseg.files import replacing_file, write_file
 from partseg.layout import Chunk, encode
+from partseg.resume import read_sealed, write_sealed
 
 _TABLES = [field.name for field in fields(Chunk) if field.name not in ("records", "dropped")]
-_DIGEST_BYTES = hashlib.sha256().digest_size
-_PLAN = "plan.json"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +62,7 @@ def make(shard: Shard) -> Path:
         SourceError: a raw file is missing or damaged.
         LayoutError: a record breaks a rule of the layout, or the file cannot be written.
     """
-    if _content(shard.path) is None:
+    if read_sealed(shard.path) is None:
         options = source_options(shard.source, shard.options)
         raw = Raw(shard.root, shard.work / "scratch")
         with _without_cycle_collector():
@@ -107,23 +98,7 @@ def _write(path: Path, chunk: Chunk) -> None:
         schema = batch.schema.with_metadata({**(batch.schema.metadata or {}), **counts})
         with pa.ipc.new_stream(sink, schema, options=options) as writer:
             writer.write_batch(batch.replace_schema_metadata(schema.metadata))
-    content = sink.getvalue()
-    try:
-        with replacing_file(path) as temporary, temporary.open("wb") as file:
-            file.write(content)
-            file.write(hashlib.sha256(content).digest())
-    except OSError as error:
-        raise _cannot_write(error, path.parent) from error
-
-
-def _content(path: Path) -> memoryview | None:
-    """The tables' bytes; None if the file is missing or not what was written."""
-    try:
-        whole = memoryview(path.read_bytes())
-    except OSError:
-        return None
-    content, digest = whole[:-_DIGEST_BYTES], whole[-_DIGEST_BYTES:]
-    return content if hashlib.sha256(content).digest() == digest else None
+    write_sealed(path, sink.getvalue())
 
 
 def read(path: Path) -> Chunk:
@@ -132,7 +107,7 @@ def read(path: Path) -> Chunk:
     Raises:
         LayoutError: the file is missing or damaged.
     """
-    content = _content(path)
+    content = read_sealed(path)
     if content is None:
         raise LayoutError(
             "a working file of the conversion is missing or damaged",
@@ -149,56 +124,3 @@ def read(path: Path) -> Chunk:
         records, dropped = (int(metadata.pop(key)) for key in (b"records", b"dropped"))
         tables[name] = batch.replace_schema_metadata(metadata)
     return Chunk(**tables, records=records, dropped=dropped)
-
-
-def _cannot_write(error: OSError, folder: Path) -> LayoutError:
-    """What to say when the disk is full, or a folder cannot be written to."""
-    return LayoutError(
-        f"the conversion cannot write here ({os.strerror(error.errno) if error.errno else error})",
-        where=folder,
-        fix="free some space, or name another folder, and run the same command again: it goes on where it "
-        "stopped",
-    )
-
-
-@contextmanager
-def working_folder(work: Path, plan: Mapping[str, Any]) -> Iterator[Path]:
-    """The folder of a conversion's shards: kept when it fails, emptied if it belongs to another plan.
-
-    Raises:
-        LayoutError: another process is converting with the same folder, or the disk is full.
-    """
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = os.open(work, os.O_RDONLY)
-    except OSError as error:
-        raise _cannot_write(error, work) from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise LayoutError(
-                "another process is converting into the same folder", where=work, fix="wait for it"
-            ) from None
-        content = orjson.dumps(plan, option=orjson.OPT_SORT_KEYS)
-        known = work / _PLAN
-        if not known.is_file() or known.read_bytes() != content:
-            _empty(work)
-            write_file(known, content)
-        (work / "scratch").mkdir(exist_ok=True)
-        yield work
-        _empty(work)
-        work.rmdir()
-    except OSError as error:
-        if error.errno in _FULL:
-            raise _cannot_write(error, work.parent) from error
-        raise
-    finally:
-        os.close(lock)
-
-
-def _empty(work: Path) -> None:
-    """The plan goes first: what a killed process leaves of the rest then belongs to none."""
-    (work / _PLAN).unlink(missing_ok=True)
-    for left in work.iterdir():
-        shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -11,6 +11,7 @@ import orjson
 import pyarrow as pa
 
 from partseg.errors import LayoutError
+from partseg.layout.pandas_first import import_pandas
 from partseg.layout.records import AnnotationRow, Category, Finding, ImageRow, PanopticMap, Record
 from partseg.layout.schema import ANNOTATIONS, CATEGORIES, FINDINGS, IMAGES, PANOPTIC, POLYGONS
 
@@ -45,6 +46,7 @@ def encode(records: Iterable[Record]) -> Chunk:
     Raises:
         LayoutError: a record breaks a rule of the layout (parent after its part, silent drop).
     """
+    import_pandas()
     images: list[tuple[ImageRow, int, int]] = []
     annotations: list[tuple[AnnotationRow, int, int | None]] = []
     findings: list[Finding] = []

@@ -18,6 +18,7 @@ from partseg.files import write_file
 from partseg.layout.batches import Chunk, encode, encode_categories
 from partseg.layout.files import NewFolder
 from partseg.layout.manifest import MANIFEST, READER, Manifest, SplitEntry
+from partseg.layout.pandas_first import import_pandas
 from partseg.layout.records import Category, Record
 from partseg.layout.schema import ANNOTATIONS, CATEGORIES, FORMAT_VERSION
 from partseg.layout.table_files import SplitFiles, TableFile
@@ -62,6 +63,7 @@ class DatasetWriter:
         source_records: Mapping[str, int] | None = None,
         details: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        import_pandas()
         _check_categories(categories)
         self._categories = tuple(categories)
         self._ids = np.array([category.category_id for category in categories], np.int32)

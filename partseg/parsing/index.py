@@ -1,40 +1,47 @@
 """The base index: one class token per annotated base image.
 
-The index only says which base image resembles a query most. Part masks stay in the dataset, and
-dense descriptors are read again when an image is chosen: few base images ever are.
+The index only says which base images resemble a query most. Their part masks stay in the dataset, and dense
+descriptors are read again when an image is chosen: few base images ever are.
+
+The tokens are one matrix in a file that is mapped into memory, and the search is a matrix product over all
+of it: exact, with nothing to build or to tune.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from partseg.errors import LayoutError, StoreError
-from partseg.files import write_file
-from partseg.layout import Split, rle_to_mask
-from partseg.parsing.descriptors import Describer, Features
-from partseg.parsing.vit import normalise, resize, short_side_size
+from partseg.files import replacing_file
+from partseg.layout import Split
+from partseg.parsing.descriptors import Describer
+from partseg.parsing.vit import resize, short_side_size
 from partseg.progress import Progress, Silent
 
-FILE = "index.safetensors"
+TOKENS, IDS = "tokens.npy", "image_ids.npy"
+UNFINISHED = "tokens.float32"
+
+TOKEN_EPS = 1e-6  # smallest product of norms when whole images are compared, as published
+ROWS = 8192  # base images looked at at once: 12.6 MB of 384 numbers each
+QUERIES = 64  # queries looked up at once: their cosines with 100,000 base images take 26 MB
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BaseIndex:
     """Class tokens of base images, in the order of their file names.
 
     Attributes:
-        tokens: float32 [B, D].
+        tokens: float32 [B, D]; mapped from the file for an index that was loaded.
         image_ids: int64 [B], ids in the base dataset.
     """
 
@@ -42,39 +49,90 @@ class BaseIndex:
     image_ids: Tensor
 
     def save(self, folder: Path) -> None:
-        """Write the index into a folder; the file appears complete or not at all."""
-        tensors = {"image_ids": self.image_ids, "tokens": self.tokens.contiguous()}
-        write_file(folder / FILE, save(tensors))
+        """Write the index into a folder; each of its two files appears complete or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, values in ((IDS, self.image_ids), (TOKENS, self.tokens)):
+            with replacing_file(folder / name) as temporary, temporary.open("wb") as stream:
+                np.save(stream, values.numpy())
 
     @staticmethod
     def load(folder: Path) -> BaseIndex:
-        """Read an index.
+        """Map an index; its tokens are read from the disk as they are looked at.
 
         Raises:
             StoreError: the folder holds no readable index.
         """
         try:
-            tensors = load_file(folder / FILE)
-            return BaseIndex(tokens=tensors["tokens"], image_ids=tensors["image_ids"])
-        except (OSError, SafetensorError, KeyError) as error:
-            raise StoreError(f"not a base index ({error})", where=folder / FILE) from error
+            # Copy on write, as torch takes no arrays that are read only. Nothing ever writes.
+            tokens = np.load(folder / TOKENS, mmap_mode="c")
+            image_ids = np.load(folder / IDS)
+        except (OSError, ValueError, EOFError) as error:
+            raise StoreError(f"not a base index ({error})", where=folder / TOKENS) from error
+        if tokens.dtype != np.float32 or tokens.ndim != 2 or image_ids.shape != tokens.shape[:1]:
+            raise StoreError("not a base index: its tokens and ids do not fit together", where=folder)
+        return BaseIndex(tokens=torch.from_numpy(tokens), image_ids=torch.from_numpy(image_ids))
+
+    def nearest(self, tokens: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """The base images most like each query, by the cosine of the class tokens.
+
+        Rows that float32 products cannot tell from the best ones are compared again in float64, one by one.
+        So a query finds the same rows whatever other queries are asked with it.
+
+        Args:
+            tokens: float32 [Q, D], on any device.
+            k: how many for each query; of an index with fewer images all of them are found.
+
+        Returns:
+            Rows int64 [Q, k], the most similar first and the first on ties, and cosines float32 [Q, k].
+        """
+        queries = tokens.detach().to("cpu", torch.float32)
+        k = min(k, len(self.image_ids))
+        rows = torch.empty((len(queries), k), dtype=torch.int64)
+        cosines = torch.empty((len(queries), k))
+        # Twice the largest error of a float32 sum of products of unit vectors (Higham, "Accuracy and
+        # Stability of Numerical Algorithms", 2002, section 3.1).
+        slack = 2 * queries.shape[1] * torch.finfo(torch.float32).eps
+        for start in range(0, len(queries), QUERIES):
+            some = queries[start : start + QUERIES]
+            estimates = self._estimates(some)
+            floors = estimates.topk(k, dim=1).values[:, -1] - slack
+            for i, (query, estimate, floor) in enumerate(zip(some, estimates, floors, strict=True), start):
+                close = torch.nonzero(estimate >= floor)[:, 0]
+                exact = self._cosines(close, query)
+                best = np.argsort(-exact, kind="stable")[:k]
+                rows[i] = close[torch.from_numpy(best)]
+                cosines[i] = torch.from_numpy(exact[best].astype(np.float32))
+        return rows, cosines
+
+    @cached_property
+    def _norms(self) -> Tensor:
+        """Lengths of the tokens, float32 [B]."""
+        return torch.cat([self.tokens[block].norm(dim=1) for block in _blocks(len(self.tokens))])
+
+    def _estimates(self, queries: Tensor) -> Tensor:
+        """Cosines of queries [Q, D] with all base images as float32 has them, [Q, B]."""
+        found = torch.empty(len(queries), len(self.image_ids))
+        lengths = queries.norm(dim=1, keepdim=True)
+        for block in _blocks(found.shape[1]):
+            products = lengths * self._norms[block]
+            torch.div(queries @ self.tokens[block].mT, products.clamp_min_(TOKEN_EPS), out=found[:, block])
+        return found
+
+    def _cosines(self, rows: Tensor, query: Tensor) -> npt.NDArray[np.float64]:
+        """Cosines of a query [D] with some base images, each computed by itself."""
+        wanted = query.numpy().astype(np.float64)
+        length = np.sqrt((wanted * wanted).sum())
+        found = []
+        for some in _blocks(len(rows)):
+            block = self.tokens[rows[some]].numpy().astype(np.float64)
+            lengths = np.sqrt((block * block).sum(axis=1)) * length
+            found.append((block * wanted).sum(axis=1) / np.maximum(lengths, TOKEN_EPS))
+        return np.concatenate(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseImage:
-    """An annotated image, ready to hand its parts on.
-
-    Attributes:
-        image_id: id in the base dataset.
-        features: of the image at the size the describer works at.
-        masks: bool [P, H, W] in pixels of the original image.
-        category_ids: the parts' categories, P ids.
-    """
-
-    image_id: int
-    features: Features
-    masks: Tensor
-    category_ids: tuple[int, ...]
+def _blocks(count: int) -> list[slice]:
+    """0 to ``count`` in pieces of :data:`ROWS`."""
+    return [slice(start, start + ROWS) for start in range(0, count, ROWS)]
 
 
 def base_rows(split: Split, object_ids: Collection[int], part_ids: Collection[int]) -> list[int]:
@@ -104,11 +162,19 @@ def build_index(
     *,
     object_ids: Collection[int],
     part_ids: Collection[int],
+    work: Path | None = None,
     report: Progress | None = None,
 ) -> BaseIndex:
     """Class tokens of all base images of a split.
 
-    Images go through the network one by one: a batch would change the last digits of the tokens.
+    Args:
+        split: the base dataset.
+        describer: reads the tokens.
+        object_ids: categories of whole objects.
+        part_ids: categories of parts that may be handed on.
+        work: a folder that survives an interruption, of this split and describer only: tokens are written
+            there as they are read, and a later call begins where an interrupted one ended.
+        report: told after every image.
 
     Raises:
         LayoutError: no image has exactly one object with one of the wanted parts.
@@ -120,14 +186,39 @@ def build_index(
             fix="it takes images of exactly one object with annotated parts",
         )
     report = report or Silent()
-    tokens = []
-    for done, row in enumerate(rows, start=1):
-        pixels, _ = query_pixels(split.read_image(row), describer)
-        tokens.append(describer(pixels[None])[0].token.cpu())
-        report.update(done, len(rows), "base images")
-    return BaseIndex(
-        tokens=torch.stack(tokens), image_ids=torch.tensor([int(split[row].image_id) for row in rows])
-    )
+    image_ids = torch.tensor([int(split[row].image_id) for row in rows])
+    width = describer.token_size
+    if work is None:
+        tokens = [_token(split, row, describer) for row in _told(rows, 0, report)]
+        return BaseIndex(tokens=torch.stack(tokens), image_ids=image_ids)
+    with _appending(work / UNFINISHED, 4 * width, len(rows)) as (stream, done):
+        for row in _told(rows, done, report):
+            stream.write(_token(split, row, describer).numpy().tobytes())
+            stream.flush()
+    read = np.memmap(work / UNFINISHED, np.float32, "c", shape=(len(rows), width))
+    return BaseIndex(tokens=torch.from_numpy(read), image_ids=image_ids)
+
+
+def _told(rows: list[int], done: int, report: Progress) -> Iterator[int]:
+    """The rows from ``done`` on; the report hears of each when the next one is asked for."""
+    for i, row in enumerate(rows[done:], start=done + 1):
+        yield row
+        report.update(i, len(rows), "base images")
+
+
+@contextmanager
+def _appending(path: Path, size: int, limit: int) -> Iterator[tuple[BinaryIO, int]]:
+    """A file to append records to, of ``size`` bytes each, and how many complete ones it has already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as stream:
+        done = min(stream.tell() // size, limit)
+        stream.truncate(done * size)
+        yield stream, done
+
+
+def _token(split: Split, row: int, describer: Describer) -> Tensor:
+    pixels, _ = query_pixels(split.read_image(row), describer)
+    return describer(pixels[None])[0].token.cpu()
 
 
 def query_pixels(image: npt.NDArray[np.uint8], describer: Describer) -> tuple[Tensor, tuple[int, int]]:
@@ -135,65 +226,4 @@ def query_pixels(image: npt.NDArray[np.uint8], describer: Describer) -> tuple[Te
     size = short_side_size(
         image.shape[0], image.shape[1], describer.config.short_side, describer.config.long_side
     )
-    return normalise(resize(image, size)), size
-
-
-def base_pixels(image: npt.NDArray[np.uint8], describer: Describer) -> Tensor:
-    """A base image [H, W, 3] as the network's input [3, h, w].
-
-    As published, it is resized with Lanczos filtering, its long side cut to a whole number and not
-    limited; only its class token comes from :func:`query_pixels`.
-    """
-    height, width = image.shape[:2]
-    short = describer.config.short_side
-    size = (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
-    return normalise(resize(image, size, Image.Resampling.LANCZOS))
-
-
-class BaseImages:
-    """Base images with their features, read when first asked for.
-
-    Args:
-        split: the base dataset.
-        index: which of its images may be asked for.
-        describer: must be the one the index was built with.
-        part_ids: categories of parts that may be handed on.
-        keep: how many images to remember.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        index: BaseIndex,
-        describer: Describer,
-        *,
-        part_ids: Collection[int],
-        keep: int = 256,
-    ) -> None:
-        self._split, self._describer = split, describer
-        self._parts = np.array(sorted(part_ids))
-        wanted = set(index.image_ids.tolist())
-        self._row_of = {
-            int(split[i].image_id): i for i in range(len(split)) if int(split[i].image_id) in wanted
-        }
-        if len(self._row_of) != len(wanted):
-            raise LayoutError(
-                f"the index names {len(wanted) - len(self._row_of)} images the base dataset does not have",
-                fix="build the index again from this dataset",
-            )
-        self.get = functools.lru_cache(maxsize=keep)(self._read)
-
-    def _read(self, image_id: int) -> BaseImage:
-        row = self._row_of[image_id]
-        record = self._split[row]
-        features = self._describer(base_pixels(self._split.read_image(row), self._describer)[None])[0]
-        wanted = np.flatnonzero(np.isin(record.category_ids, self._parts)).tolist()
-        rles = {i: rle for i in wanted if (rle := record.rles[i]) is not None}
-        masks = [rle_to_mask(rle, record.height, record.width) for rle in rles.values()]
-        shape = (0, record.height, record.width)
-        return BaseImage(
-            image_id=image_id,
-            features=features,
-            masks=torch.from_numpy(np.stack(masks) if masks else np.zeros(shape, dtype=bool)),
-            category_ids=tuple(int(record.category_ids[i]) for i in rles),
-        )
+    return describer.normalise(resize(image, size)), size

@@ -1,233 +1,202 @@
 """The annotation parser: parts for images that only have a label.
 
 Images of some labels go to the detector, which finds their parts. For any other label the most
-similar base image lends its part masks, and each transferred box must be confirmed by a box the
-detector finds there, whatever it takes it for. Every part is renamed to the image's label and written
-under one object of that label. A detector that looks for objects as well gives an image's objects
-itself: they are written as they are found, of whatever label, and the parts beside them.
+similar base images lend their part masks, and each transferred box must be confirmed by a box the
+detector finds there, whatever it takes it for.
 
 The steps and their numbers are those of VLPart (facebookresearch/VLPart, parser_net_mixer).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from statistics import fmean
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from partseg.errors import LayoutError
-from partseg.layout import (
-    AnnotationRow,
-    Category,
-    DatasetWriter,
-    ImageRecord,
-    ImageRow,
-    Record,
-    Split,
-    mask_to_rle,
-    rle_area,
-    rle_to_mask,
-)
+from partseg.layout import AnnotationRow, Category, ImageRecord, Record, Split
 from partseg.parsing.config import ParserConfig, PictureSize
-from partseg.parsing.naming import rename, spellings
+from partseg.parsing.index import query_pixels
+from partseg.parsing.naming import rename
 from partseg.parsing.parts import (
     Base,
-    Candidates,
     Detector,
     Part,
+    Transfer,
     detected_parts,
     detector_picture,
     scale_boxes,
+    transfer_parts,
     transferred_parts,
 )
-from partseg.progress import Progress, Silent
+from partseg.parsing.records import Table, record_of
+
+# Images in memory at once, with their features: of DINO's ViT-S/8 at 224 x 300 pixels 6 MB each.
+TOGETHER = 16
 
 
-def parse(
-    config: ParserConfig,
-    images: Split,
-    *,
-    detector: Detector,
-    reading: PictureSize,
-    base: Base | None,
-    by_detector: Collection[str],
-    finds_objects: bool = False,
-    labels: Mapping[int, str],
-    writer: DatasetWriter,
-    split: str,
-    categories: Sequence[Category],
-    batch: int = 8,
-    report: Progress | None = None,
-) -> dict[str, int]:
-    """Parse every labelled image and write what was found.
+class Parser:
+    """Finds the parts of images.
 
-    The batch size only groups calls to the detector; it does not change any label.
+    What is found in an image depends on nothing but this image.
 
     Args:
-        config: thresholds.
-        images: images with image-level labels.
+        config: thresholds and options.
         detector: looks for parts, and for objects if ``finds_objects``.
         reading: how large images are for the descriptors, which is how the published detector sees them.
         base: the annotated base images; not needed if all labels go to the detector.
         by_detector: labels that go to the detector; all others go to transfer.
         finds_objects: write the objects that the detector finds instead of one that covers all parts.
-        labels: category id -> name, for the image-level labels of ``images``.
-        writer: where records go; its run id should identify the parameters of this call.
-        split: the split to write.
-        categories: the vocabulary of the written dataset, objects and parts.
-        batch: images per call of the detector.
-        report: told after every batch.
-
-    Returns:
-        Counts: images, those in which anything was found, parts, and how many images each path took.
-
-    Raises:
-        LayoutError: the vocabulary to write lacks an object that images are labelled with.
+        labels: category id -> name, for the image-level labels of the images.
+        categories: the vocabulary that is written, objects and parts.
     """
-    report = report or Silent()
-    table = _Table(
-        ids={category.name: category.category_id for category in categories},
-        spellings=spellings(category.name for category in categories),
-        parts=frozenset(category.category_id for category in categories if category.kind == "part"),
-        finds_objects=finds_objects,
-    )
-    digests = images.table("images").column("sha256").to_pylist()
-    counts = {"images": len(images), "images_with_parts": 0, "parts": 0, "by_detector": 0, "by_transfer": 0}
-    for start in range(0, len(images), batch):
-        rows = range(start, min(start + batch, len(images)))
-        jobs = [_job(images, row, labels, by_detector) for row in rows]
-        for job, parts in zip(jobs, _parts_of(jobs, config, detector, reading, base), strict=True):
-            record = _record(job, parts, table, config, digests[job.row])
-            writer.write(split, record)
-            counts["by_detector" if job.by_detector else "by_transfer"] += job.label is not None
-            counts["images_with_parts"] += record.image is not None
-            counts["parts"] += sum(row.category_id in table.parts for row in record.annotations)
-        report.update(rows[-1] + 1, len(images), "images parsed")
-    return counts
+
+    def __init__(
+        self,
+        config: ParserConfig,
+        *,
+        detector: Detector,
+        reading: PictureSize,
+        base: Base | None,
+        by_detector: Collection[str],
+        finds_objects: bool = False,
+        labels: Mapping[int, str],
+        categories: Sequence[Category],
+    ) -> None:
+        self.config, self.base = config, base
+        self._detector, self._reading = detector, reading
+        self._by_detector, self._labels = frozenset(by_detector), dict(labels)
+        self._table = Table.of(categories, finds_objects=finds_objects)
+
+    def _path(self, record: ImageRecord) -> Literal["detector", "transfer"] | None:
+        """How the parts of an image are found; None for an image without a label."""
+        label = self._label(record)
+        if label is None:
+            return None
+        return "detector" if label in self._by_detector else "transfer"
+
+    def records(self, images: Split, rows: Sequence[int]) -> list[Record]:
+        """Parse some images.
+
+        Args:
+            images: images with image-level labels.
+            rows: which of them.
+
+        Returns:
+            One record per row, in order: the image with its parts, or a finding that says why there are none.
+
+        Raises:
+            LayoutError: the vocabulary to write lacks an object that an image is labelled with.
+        """
+        table = images.table("images").select(["sha256", "source_id"])
+        found = []
+        for start in range(0, len(rows), TOGETHER):
+            jobs = [self._job(images, row) for row in rows[start : start + TOGETHER]]
+            for job, parts in zip(jobs, self._parts(jobs), strict=True):
+                known = table.slice(job.row, 1).to_pylist()[0]
+                found.append(record_of(job.record, job.label, parts, self._table, self.config, **known))
+        return found
+
+    def explain(self, images: Split, row: int) -> Transfer | None:
+        """Everything the transfer of one image went through; None for an image that is not transferred to."""
+        if self._path(images[row]) != "transfer":
+            return None
+        return self._transfers([self._job(images, row)])[0]
+
+    def _label(self, record: ImageRecord) -> str | None:
+        # As published, the first label decides; images of the ImageNet folders have exactly one.
+        return self._labels.get(int(record.pos_category_ids[0])) if len(record.pos_category_ids) else None
+
+    def _job(self, images: Split, row: int) -> _Job:
+        record = images[row]
+        return _Job(row=row, record=record, label=self._label(record), image=images.read_image(row))
+
+    def _parts(self, jobs: Sequence[_Job]) -> list[list[Part]]:
+        """Parts of each image, in order."""
+        parts: list[list[Part]] = [[] for _ in jobs]
+        detect = [i for i, job in enumerate(jobs) if self._path(job.record) == "detector"]
+        pictures = [detector_picture(jobs[i].image, self._reading, self.config) for i in detect]
+        for i, picture, found in zip(
+            detect, pictures, self._detector.find(pictures, self.config), strict=True
+        ):
+            size = (int(picture.shape[1]), int(picture.shape[2]))
+            parts[i] = list(detected_parts(found, size, jobs[i].size, self.config))
+        carry = [i for i, job in enumerate(jobs) if self._path(job.record) == "transfer"]
+        for i, transfer in zip(carry, self._transfers([jobs[i] for i in carry]), strict=True):
+            parts[i] = list(transferred_parts(transfer, jobs[i].size))
+        return parts
+
+    def _transfers(self, jobs: Sequence[_Job]) -> list[Transfer]:
+        """The transfer to each image, in order."""
+        base = self.base
+        if not jobs:
+            return []
+        assert base is not None, "without base images all labels go to the detector"
+        pictures = [detector_picture(job.image, self._reading, self.config) for job in jobs]
+        confirming = self._detector.refine(pictures, self.config)
+        described = base.describer.describe([query_pixels(job.image, base.describer)[0] for job in jobs])
+        found = []
+        for job, query, picture, seen in zip(jobs, described, pictures, confirming, strict=True):
+            boxes = scale_boxes(seen.boxes, picture.shape[1:], job.size)
+            here = replace(seen, boxes=boxes)
+            written = partial(self._written, job.label)
+            found.append(transfer_parts(job.image, query, here, base, self.config, written=written))
+        return found
+
+    def _written(self, label: str | None, name: str) -> str | None:
+        return rename(name, str(label), self._table.spellings, self.config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     row: int
     record: ImageRecord
-    image: npt.NDArray[np.uint8]
     label: str | None
-    by_detector: bool
+    image: npt.NDArray[np.uint8]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Table:
-    """The categories that may be written."""
+def select(records: Sequence[Record], config: ParserConfig) -> list[Record]:
+    """What is kept of all images together: of each label the most certain ones, if there is a quota.
 
-    ids: Mapping[str, int]
-    spellings: Mapping[str, str]
-    parts: frozenset[int]
-    finds_objects: bool
+    Args:
+        records: all images of a parse, in order.
+        config: the quota.
 
-
-def _job(images: Split, row: int, labels: Mapping[int, str], by_detector: Collection[str]) -> _Job:
-    record = images[row]
-    # As published, the first label decides; images of the ImageNet folders have exactly one.
-    label = labels.get(int(record.pos_category_ids[0])) if len(record.pos_category_ids) else None
-    return _Job(
-        row=row, record=record, image=images.read_image(row), label=label, by_detector=label in by_detector
-    )
-
-
-def _parts_of(
-    jobs: Sequence[_Job], config: ParserConfig, detector: Detector, reading: PictureSize, base: Base | None
-) -> Iterator[list[Part]]:
-    """Parts of each image, in order."""
-    pictures = [detector_picture(job.image, reading, config) for job in jobs]
-    detect = [i for i, job in enumerate(jobs) if job.label is not None and job.by_detector]
-    confirm = [i for i, job in enumerate(jobs) if job.label is not None and not job.by_detector]
-    found = dict(
-        zip(detect, detector.find([pictures[i] for i in detect], config) if detect else [], strict=True)
-    )
-    candidates = dict(
-        zip(confirm, detector.refine([pictures[i] for i in confirm], config) if confirm else [], strict=True)
-    )
-    for i, job in enumerate(jobs):
-        size = (int(pictures[i].shape[1]), int(pictures[i].shape[2]))
-        if i in found:
-            yield list(detected_parts(found[i], size, job.image.shape[:2]))
-        elif i in candidates:
-            boxes = scale_boxes(candidates[i].boxes, size, job.image.shape[:2])
-            here = Candidates(boxes=boxes, names=candidates[i].names)
-            assert base is not None, "without base images all labels go to the detector"
-            yield list(transferred_parts(job.image, here, base, config))
-        else:
-            yield []
+    Returns:
+        As many records in the same order. An image beyond the quota becomes a finding; of images that are
+        equally certain the first ones are kept.
+    """
+    if config.images_per_class is None:
+        return list(records)
+    ranked: dict[int, list[tuple[float, int]]] = defaultdict(list)
+    for row, record in enumerate(records):
+        if record.image is not None:
+            ranked[record.image.pos_category_ids[0]].append((-certainty(record), row))
+    beyond = {row for rows in ranked.values() for _, row in sorted(rows)[config.images_per_class :]}
+    return [_beyond(record, config) if row in beyond else record for row, record in enumerate(records)]
 
 
-def _record(
-    job: _Job, parts: Iterable[Part], table: _Table, config: ParserConfig, sha256: bytes | None
-) -> Record:
-    """The image with its object and the parts that have a name there; a finding where nothing was found."""
-    source = job.record
-    if job.label is None:
-        return Record.dropped(source.source_key, "image-without-label", "the image has no label")
-    if job.label not in table.ids:
-        raise LayoutError(
-            f"the vocabulary to write has no category named '{job.label}'",
-            where=source.file_name,
-            fix="write with the categories of a dataset that has this object",
-        )
-    size = (int(source.height), int(source.width))
-    named = [(rename(part.name, job.label, table.spellings, config), part) for part in parts]
-    rows = [row for name, part in named if name is not None and (row := _row(part, table.ids[name], size))]
-    if not rows:
-        message = f"no part was found in this image of '{job.label}'"
-        return Record.dropped(source.source_key, "no-part-found", message)
-    image = ImageRow(
-        file_name=source.file_name,
-        height=size[0],
-        width=size[1],
-        pos_category_ids=(table.ids[job.label],),
-        source_key=source.source_key,
-        sha256=sha256,
-    )
-    if table.finds_objects:  # which of them a part belongs to is not known
-        return Record(image=image, annotations=tuple(rows), findings=())
-    whole = _object_row(rows, table.ids[job.label], size)
-    owned = (replace(row, parent=0) for row in rows)
-    return Record(image=image, annotations=(whole, *owned), findings=())
+def certainty(record: Record) -> float:
+    """How sure the parts of an image are: the mean of their confidence, 0 to 1; 0 of none."""
+    parts = [confidence(row) for row in record.annotations if row.extra and "path" in row.extra]
+    return fmean(parts) if parts else 0.0
 
 
-def _row(part: Part, category_id: int, size: tuple[int, int]) -> AnnotationRow | None:
-    """A part clipped to the image; None if nothing is left of it."""
-    height, width = size
-    x0, y0, x1, y1 = part.box
-    x0, x1 = max(0.0, min(x0, width)), max(0.0, min(x1, width))
-    y0, y1 = max(0.0, min(y0, height)), max(0.0, min(y1, height))
-    if x1 <= x0 or y1 <= y0:
-        return None
-    return AnnotationRow(
-        category_id=category_id,
-        bbox_xywh=(x0, y0, x1 - x0, y1 - y0),
-        area=float(rle_area(part.rle)) if part.rle is not None else (x1 - x0) * (y1 - y0),
-        rle=part.rle,
-        score=part.score,
-        extra=dict(part.extra),
-    )
+def confidence(row: AnnotationRow) -> float:
+    """How sure one part is, 0 to 1: of the detector, its score."""
+    return float((row.extra or {}).get("confidence", row.score or 0.0))
 
 
-def _object_row(parts: Sequence[AnnotationRow], category_id: int, size: tuple[int, int]) -> AnnotationRow:
-    """The object the label names: everything its parts cover. Its true outline is not known."""
-    corners = np.array([row.bbox_xywh for row in parts])
-    low, high = corners[:, :2].min(axis=0), (corners[:, :2] + corners[:, 2:]).max(axis=0)
-    covered = np.zeros(size, dtype=bool)
-    for row in parts:
-        if row.rle is not None:
-            covered |= rle_to_mask(row.rle, *size)
-    box = (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
-    return AnnotationRow(
-        category_id=category_id,
-        bbox_xywh=box,
-        area=float(covered.sum()) if covered.any() else box[2] * box[3],
-        rle=mask_to_rle(covered) if covered.any() else None,
-        score=max(float(row.score or 0) for row in parts),
-        extra={"extent": "union of the parts"},
-    )
+def _beyond(record: Record, config: ParserConfig) -> Record:
+    assert record.image is not None
+    message = f"{config.images_per_class} images of the same label are more certain, or as certain and first"
+    return Record.dropped(record.image.source_key, "beyond-quota", message, record.findings)

@@ -25,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,7 +32,7 @@ from partseg.errors import TrainingError
 from partseg.files import write_file
 from partseg.layout import Category, Split, rle_to_mask
 from partseg.parsing.config import PretrainConfig
-from partseg.parsing.descriptors import run_blocks
+from partseg.parsing.forward import Transformer, run_blocks
 from partseg.parsing.vit import build_vit, normalise, resize, save_vit
 from partseg.progress import Progress, Silent
 
@@ -168,7 +167,7 @@ def _samples(images: Sequence[LabelledImage], side: int) -> _Samples:
 
 def _fit(
     config: PretrainConfig,
-    model: VisionTransformer,
+    model: Transformer,
     heads: nn.ModuleDict,
     samples: _Samples,
     report: Progress,
@@ -207,7 +206,7 @@ def learning_rate(config: PretrainConfig, step: int) -> float:
     return config.rate * warm * (0.5 + 0.5 * math.cos(math.pi * step / config.iterations))
 
 
-def spread_positions(model: VisionTransformer, scale: float = 0.3) -> None:
+def spread_positions(model: Transformer, scale: float = 0.3) -> None:
     """Start the position embedding as sines of row and column instead of noise.
 
     A short training cannot discover where patches are; from this start it need not.
@@ -261,7 +260,7 @@ def random_views(images: Tensor, config: PretrainConfig, draw: torch.Generator) 
 
 def _losses(
     config: PretrainConfig,
-    model: VisionTransformer,
+    model: Transformer,
     heads: nn.ModuleDict,
     samples: _Samples,
     draw: torch.Generator,
@@ -271,7 +270,7 @@ def _losses(
     seen = run_blocks(model, torch.cat([view.pixels for view in views]), config.vit.patch_size)
     losses: dict[str, Tensor] = {}
     if config.label_weight:
-        told = heads["label"](model.norm(seen.tokens)[:, 0])
+        told = heads["label"](model.norm(seen.token))
         losses["loss_label"] = functional.cross_entropy(told, samples.labels.repeat(len(views)))
     if config.part_weight and (samples.words > 0).any():
         words = torch.cat([words_seen(samples.words, view, seen.grid) for view in views])
@@ -339,7 +338,7 @@ def contrast(a: Tensor, b: Tensor, temperature: float) -> Tensor:
 
 
 def _write(
-    out: Path, config: PretrainConfig, model: VisionTransformer, history: Sequence[dict[str, float]]
+    out: Path, config: PretrainConfig, model: Transformer, history: Sequence[dict[str, float]]
 ) -> None:
     lines = b"".join(orjson.dumps({"iteration": i, **row}) + b"\n" for i, row in enumerate(history, start=1))
     out.mkdir(parents=True, exist_ok=True)

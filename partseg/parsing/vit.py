@@ -1,18 +1,21 @@
 """The vision transformer behind the descriptors: its configuration, weights and images.
 
-Any plain timm vision transformer does. The published one is DINO's ViT-S/8; the released weights
-carry the same tensor names as timm's model, so a converted safetensors file loads as it is.
+Any plain timm vision transformer does. The published one is DINO's ViT-S/8. Released weights are read from a
+local file, timm's or the authors' own; nothing is ever downloaded.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save
@@ -22,14 +25,24 @@ from torch import nn
 from partseg.errors import WeightsError
 from partseg.files import write_file
 from partseg.parsing.config import ViTConfig
+from partseg.parsing.forward import Transformer, check_model
+from partseg.parsing.released import timm_names
 
 # Statistics of ImageNet in RGB, as used to train DINO (facebookresearch/dino).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
+Colour = tuple[float, float, float]
 
-def build_vit(config: ViTConfig) -> VisionTransformer:
-    """A vision transformer without a classifier, weights drawn from torch's generator."""
+
+def build_vit(config: ViTConfig) -> Transformer:
+    """A vision transformer without a classifier, weights drawn from torch's generator.
+
+    Raises:
+        WeightsError: timm has no model of that name, or one whose descriptors cannot be read.
+    """
+    if config.name is not None:
+        return _named(config.name)
     model = VisionTransformer(
         img_size=config.image_size,
         patch_size=config.patch_size,
@@ -46,6 +59,25 @@ def build_vit(config: ViTConfig) -> VisionTransformer:
     return model
 
 
+def _named(name: str) -> Transformer:
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models("*vit*"), n=1)
+        raise WeightsError(
+            f"timm {timm.__version__} has no model '{name}'",
+            fix=f"did you mean {close[0]}?" if close else "see timm.list_models('vit*')",
+        )
+    try:
+        # With dynamic sizes timm's rotations by position are made for any grid.
+        model = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+    except TypeError:  # not a transformer that takes other sizes
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+    try:
+        check_model(model)
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error.what}", fix=error.fix) from None
+    return cast(Transformer, model)
+
+
 def _stem(channels: Sequence[int]) -> nn.Sequential:
     """3x3 convolutions that halve the image, each with a norm and a nonlinearity."""
     layers: list[nn.Module] = []
@@ -54,7 +86,13 @@ def _stem(channels: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def load_vit(weights: Path) -> tuple[VisionTransformer, ViTConfig]:
+def statistics(model: Transformer) -> tuple[Colour, Colour]:
+    """Mean and standard deviation of the pixels, 0 to 1, that a model was trained with."""
+    known = getattr(model, "pretrained_cfg", None) or {}
+    return known.get("mean", MEAN), known.get("std", STD)
+
+
+def load_vit(weights: Path) -> tuple[Transformer, ViTConfig]:
     """A model from a safetensors file with its configuration beside it.
 
     Args:
@@ -72,16 +110,16 @@ def load_vit(weights: Path) -> tuple[VisionTransformer, ViTConfig]:
         tensors = load_file(weights)
     except Exception as error:
         raise WeightsError(f"cannot be read ({error})", where=weights) from error
-    return _filled(config, tensors, weights), config
+    return _filled(build_vit(config), tensors, weights), config
 
 
-def import_vit(source: Path, config: ViTConfig) -> VisionTransformer:
-    """A model from released weights: DINO's ``.pth`` backbone files, or timm's ``.safetensors``.
+def import_vit(source: Path, config: ViTConfig) -> Transformer:
+    """A model from released weights: ``.pth`` files of DINO, DINOv2 and DINOv3, or timm's ``.safetensors``.
 
     Args:
         source: the file. A ``.pth`` must hold tensors only; nothing in it is executed. Tensors of a
             classifier (``head...``) are left out.
-        config: the size of the model in it.
+        config: the model in it.
 
     Raises:
         WeightsError: the file cannot be read, or its tensors do not fit the configuration.
@@ -101,16 +139,18 @@ def import_vit(source: Path, config: ViTConfig) -> VisionTransformer:
             where=source,
             fix="use the file with the backbone only, not a full checkpoint",
         )
-    return _filled(config, {k: v for k, v in tensors.items() if not k.startswith("head")}, source)
+    model = build_vit(config)
+    body = {name: value for name, value in tensors.items() if not name.startswith("head")}
+    return _filled(model, timm_names(body, model, source), source)
 
 
-def save_vit(weights: Path, model: VisionTransformer, config: ViTConfig, **extra: object) -> None:
+def save_vit(weights: Path, model: Transformer, config: ViTConfig, **extra: object) -> None:
     """Write weights and, beside them, the configuration; the weights last.
 
     Args:
         weights: the safetensors file; ``<same name>.json`` is written too.
         model: the model.
-        config: its size.
+        config: its name or size.
         extra: more JSON values for the configuration file, for instance how it was trained.
     """
     card = json.dumps({"vit": config.model_dump(), **extra}, indent=2, sort_keys=True) + "\n"
@@ -120,8 +160,7 @@ def save_vit(weights: Path, model: VisionTransformer, config: ViTConfig, **extra
     write_file(weights, save(tensors))
 
 
-def _filled(config: ViTConfig, tensors: Mapping[str, torch.Tensor], where: Path) -> VisionTransformer:
-    model = build_vit(config)
+def _filled(model: Transformer, tensors: Mapping[str, torch.Tensor], where: Path) -> Transformer:
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if expected != found:
@@ -155,7 +194,7 @@ def resize(
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), method))
 
 
-def normalise(image: npt.NDArray[np.uint8]) -> torch.Tensor:
+def normalise(image: npt.NDArray[np.uint8], mean: Colour = MEAN, std: Colour = STD) -> torch.Tensor:
     """An RGB image [H, W, 3] of bytes as the network's input, float32 [3, H, W]."""
     pixels = torch.from_numpy(np.array(image, copy=True)).permute(2, 0, 1).float() / 255
-    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)

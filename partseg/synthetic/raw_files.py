@@ -6,7 +6,7 @@ The same seed gives the same bytes.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,45 @@ def write_imagenet_folder(
         classes: folder name (an ImageNet wnid) to object name, one of ``CLASSES``.
         size: height and width, pixels.
     """
-    for number, (folder, name) in enumerate(sorted(classes.items())):
+    for folder, name, scene in _folder_scenes(seed, per_class, classes, size):
         (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / folder / f"{name}.JPEG").write_bytes(jpeg(scene.image))
+
+
+def write_folder_truth(
+    root: Path, *, seed: int, per_class: int, classes: Mapping[str, str], size: int = 128
+) -> None:
+    """The true objects and parts that :func:`write_imagenet_folder` keeps to itself, as a Pascal-Part folder.
+
+    All images are in the split train, under the names of the photos without their suffix.
+
+    Args:
+        root: created where it does not exist.
+        seed: as given there.
+        per_class: as given there.
+        classes: as given there.
+        size: as given there.
+    """
+    voc = root / "VOCdevkit" / "VOC2010"
+    folders = mats, images, lists = root / "Annotations_Part", voc / "JPEGImages", voc / "ImageSets" / "Main"
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for _, name, scene in _folder_scenes(seed, per_class, classes, size):
+        (mats / f"{name}.mat").write_bytes(mat_bytes(name, scene))
+        (images / f"{name}.jpg").write_bytes(jpeg(scene.image))
+        names.append(name)
+    (lists / "train.txt").write_text("".join(f"{name}\n" for name in names), encoding="ascii")
+
+
+def _folder_scenes(
+    seed: int, per_class: int, classes: Mapping[str, str], size: int
+) -> Iterator[tuple[str, str, Scene]]:
+    """Folder, image name and scene of every photo."""
+    for number, (folder, name) in enumerate(sorted(classes.items())):
         for index in range(per_class):
             random = np.random.default_rng([_IMAGENET, seed, number, index])
-            scene = draw_scene(name, random, size=size)
-            (root / folder / f"{folder}_{index + 1}.JPEG").write_bytes(jpeg(scene.image))
+            yield folder, f"{folder}_{index + 1}", draw_scene(name, random, size=size)
 
 
 def mat_bytes(name: str, scene: Scene) -> bytes:

@@ -5,7 +5,9 @@ All eleven classes of the made-up world are LVIS categories, some of them under 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from partseg.synthetic.outlines import outlines
 from partseg.synthetic.raw_coco import HIGHEST_IMAGE, LICENCES, SPLITS, image_record, info, polygon_record
@@ -60,7 +62,7 @@ CATEGORIES = (
 _IDS = {name: number for number, name, *_ in CATEGORIES}
 
 
-def write_lvis(root: Path, *, seed: int, train: int, val: int, size: int) -> None:
+def write_lvis(root: Path, *, seed: int, train: int, val: int, size: int, minival: bool = False) -> None:
     """An LVIS v1 folder: COCO's ``train2017``, ``val2017``, and ``annotations/lvis_v1_{train,val}.json``.
 
     Images have no file name, only a URL; those of val lie in both of COCO's folders. Each image lists
@@ -72,6 +74,7 @@ def write_lvis(root: Path, *, seed: int, train: int, val: int, size: int) -> Non
         train: number of training images.
         val: number of validation images.
         size: width, pixels.
+        minival: also write the file of the images of val that lie in ``val2017``, with their file names.
     """
     first = 1
     for number, (split, count) in enumerate((("train", train), ("val", val))):
@@ -108,6 +111,20 @@ def write_lvis(root: Path, *, seed: int, train: int, val: int, size: int) -> Non
             "categories": _categories(),
         }
         write_json(root / "annotations" / f"lvis_v1_{split}.json", content)
+        if minival and split == "val":
+            write_json(root / "annotations" / "lvis_v1_minival_inserted_image_name.json", _minival(content))
+
+
+def _minival(val: Mapping[str, Any]) -> dict[str, Any]:
+    """The images of val in COCO's ``val2017``, with what belongs to them."""
+    images = [
+        image | {"file_name": image["coco_url"].rpartition("/")[2]}
+        for image in val["images"]
+        if SPLITS[1] in image["coco_url"]
+    ]
+    ids = {image["id"] for image in images}
+    annotations = [item for item in val["annotations"] if item["image_id"] in ids]
+    return {**val, "images": images, "annotations": annotations}
 
 
 def _categories() -> list[dict[str, object]]:

@@ -80,6 +80,11 @@ def _folders(root: Path, settings: FolderWorld, options: Mapping[str, Any]) -> N
     write_imagenet_folder(root, classes=checked.folders(), **settings.model_dump())
 
 
+def _lvis(root: Path, settings: SplitWorld, options: Mapping[str, Any]) -> None:
+    checked: Any = source_options("lvis_v1", options)
+    write_lvis(root, minival="minival" in checked.splits, **settings.model_dump())
+
+
 def _subset(root: Path, settings: SubsetWorld, options: Mapping[str, Any]) -> None:
     checked: Any = source_options("imagenet_subset", options)
     write_imagenet_subset(root, wnids=checked.wnids(), **settings.model_dump())
@@ -92,7 +97,7 @@ WORLDS: Mapping[str, tuple[type[World], Writer]] = {
     "coco_panoptic": (SplitWorld, _drawn(write_coco_panoptic)),
     "imagenet_folder": (FolderWorld, _folders),
     "imagenet_subset": (SubsetWorld, _subset),
-    "lvis_v1": (SplitWorld, _drawn(write_lvis)),
+    "lvis_v1": (SplitWorld, _lvis),
     "paco_ego4d_v1": (TestedWorld, _drawn(write_paco_ego4d)),
     "paco_lvis_v1": (TestedWorld, _drawn(write_paco_lvis)),
     "partimagenet": (TestedWorld, _drawn(write_partimagenet)),

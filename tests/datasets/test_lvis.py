@@ -25,7 +25,7 @@ OLD = SHARED / "samples/lvis_v0.5"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("lvis")
-    write_lvis(root, seed=2, train=6, val=4, size=64)
+    write_lvis(root, seed=2, train=6, val=4, size=64, minival=True)
     return root
 
 
@@ -47,6 +47,88 @@ def test_a_made_up_folder_comes_back_exactly(world: Path, tmp_path: Path) -> Non
     assert first.synonyms == ("aerosol_can", "spray_can")
     assert first.extra is not None
     assert first.extra["instance_count"] == 109
+
+
+VAL = "annotations/lvis_v1_val.json"
+
+
+def keys(root: Path, tmp_path: Path, options: dict[str, Any]) -> list[str]:
+    return list(lvis_v1.splits(Raw(root, tmp_path / "scratch"), lvis_v1.Options(**options))["minival"])
+
+
+def test_minival_is_read_from_its_file_or_taken_out_of_val(world: Path, tmp_path: Path) -> None:
+    published = orjson.loads((world / "annotations/lvis_v1_minival_inserted_image_name.json").read_bytes())
+    ids = [image["id"] for image in published["images"]]
+    expected = [str(number) for number in ids]
+    assert len(expected) == 2  # of four
+    assert keys(world, tmp_path, {"splits": ["minival"]}) == expected
+    of_val = {"splits": ["minival"], "annotations": {"minival": VAL}}
+    assert keys(world, tmp_path, {**of_val, "photos_in": {"minival": "val2017"}}) == expected
+    lists = tmp_path / "lists"
+    for name, content in {"ids.json": ids[::-1], "coco.json": published}.items():
+        lists.mkdir(exist_ok=True)
+        (lists / name).write_bytes(orjson.dumps(content))
+        listed = {**of_val, "image_ids": {"minival": str(lists / name)}}
+        assert keys(world, tmp_path, listed) == expected
+    converted = {}
+    for name, options in {
+        "file": {"splits": ["minival"]},
+        "val": {**of_val, "photos_in": {"minival": "val2017"}},
+    }.items():
+        convert("lvis_v1", world, tmp_path / name, options=options)
+        split = Dataset.open(tmp_path / name, image_root=world).split("minival")
+        converted[name] = [
+            (split[i].file_name, split[i].ann_ids.tolist(), split[i].neg_category_ids.tolist())
+            for i in range(len(split))
+        ]
+    assert converted["file"] == converted["val"]
+
+
+def test_only_the_photos_of_the_part_have_to_be_there(world: Path, tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    (root / "annotations").mkdir(parents=True)
+    (root / "annotations/lvis_v1_val.json").symlink_to(world / VAL)
+    (root / "val2017").symlink_to(world / "val2017")
+    of_val: dict[str, Any] = {"splits": ["minival"], "annotations": {"minival": VAL}}
+    with pytest.raises(SourceError, match="photos are missing: train2017/"):
+        keys(root, tmp_path, of_val)
+    assert len(keys(root, tmp_path, {**of_val, "photos_in": {"minival": "val2017"}})) == 2
+
+
+def test_a_list_of_ids_is_among_the_files_of_the_source(world: Path) -> None:
+    (world / "annotations/ids.json").write_text("[1]")
+    options = lvis_v1.Options(
+        splits=("minival",), annotations={"minival": VAL}, image_ids={"minival": "annotations/ids.json"}
+    )
+    assert lvis_v1.files(world, options) == ["annotations/ids.json", VAL]
+    with pytest.raises(SourceError, match=r"missing: annotations/no\.json"):
+        lvis_v1.files(world, options.model_copy(update={"image_ids": {"minival": "annotations/no.json"}}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1]", "no image of the split minival"),
+        ("{}", "holds no list of image ids"),
+        ("[]", "holds no list of image ids"),
+        ('["a"]', "holds no list of image ids"),
+        ("nothing", "holds no list of image ids"),
+        ("FIRST, 1", "only 1 of 2 images of the split minival"),
+    ],
+)
+def test_a_list_of_other_images_is_refused(world: Path, tmp_path: Path, content: str, message: str) -> None:
+    first = orjson.loads((world / VAL).read_bytes())["images"][0]["id"]
+    text = f"[{content.replace('FIRST', str(first))}]" if "FIRST" in content else content
+    (tmp_path / "ids.json").write_text(text)
+    options = {"annotations": {"minival": VAL}, "image_ids": {"minival": str(tmp_path / "ids.json")}}
+    with pytest.raises(SourceError, match=message):
+        keys(world, tmp_path, options)
+
+
+def test_without_the_file_of_minival_it_says_where_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="photos_in") as caught:
+        lvis_v1.files(tmp_path, lvis_v1.Options(splits=("minival",)))
+    assert "lvis_v1_minival_inserted_image_name.json" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,12 @@ from partseg.layout import (
     mask_to_rle,
     rle_bbox,
 )
-from partseg.parsing.config import DescriptorConfig, ParserConfig, ViTConfig
+from partseg.parsing.base_images import BaseImages
+from partseg.parsing.config import DescriptorConfig, ParserConfig, PictureSize, ViTConfig
 from partseg.parsing.descriptors import Describer
-from partseg.parsing.parts import Candidates, FoundParts
+from partseg.parsing.index import build_index
+from partseg.parsing.parser import Parser
+from partseg.parsing.parts import Base, Candidates, Detector, FoundParts
 from partseg.parsing.vit import build_vit
 
 CATEGORIES = (
@@ -143,7 +147,11 @@ class FakeDetector:
         ]
 
     def refine(self, images: list[Tensor], config: ParserConfig) -> list[Candidates]:
-        return [Candidates(boxes=self._boxes(image), names=self.candidate_names) for image in images]
+        scores = torch.tensor([0.9, 0.8])
+        return [
+            Candidates(boxes=self._boxes(image), names=self.candidate_names, scores=scores)
+            for image in images
+        ]
 
 
 @pytest.fixture
@@ -151,14 +159,53 @@ def detector() -> FakeDetector:
     return FakeDetector()
 
 
+def base_of(dataset: Dataset, describer: Describer) -> Base:
+    """The base images of :func:`base_dataset`, which lend a cat's head and torso."""
+    split = dataset.split("train")
+    index = build_index(split, describer, object_ids={1, 4}, part_ids={2, 3})
+    return Base(
+        index=index,
+        images=BaseImages(split, index, describer, part_ids={2, 3}),
+        describer=describer,
+        part_names={c.category_id: c.name for c in CATEGORIES if c.kind == "part"},
+    )
+
+
+def parser_of(
+    base: Base | None,
+    detector: Detector,
+    *,
+    by_detector: Collection[str] = ("cat",),
+    finds_objects: bool = False,
+    categories: Sequence[Category] = CATEGORIES,
+    **options: Any,
+) -> Parser:
+    """A parser with some options; dogs are transferred to, unless ``by_detector`` says otherwise."""
+    return Parser(
+        ParserConfig(**options),
+        detector=detector,
+        reading=PictureSize(short_side=SIZE),
+        base=base,
+        by_detector=by_detector,
+        finds_objects=finds_objects,
+        labels={1: "cat", 4: "dog"},
+        categories=categories,
+    )
+
+
 @pytest.fixture
-def open_writer(tmp_path: Path) -> Callable[[str], DatasetWriter]:
-    def make(name: str) -> DatasetWriter:
+def base(base_dataset: Dataset, describer: Describer) -> Base:
+    return base_of(base_dataset, describer)
+
+
+@pytest.fixture
+def open_writer(tmp_path: Path) -> Callable[..., DatasetWriter]:
+    def make(name: str, categories: Sequence[Category] = CATEGORIES) -> DatasetWriter:
         return DatasetWriter(
             tmp_path / name,
             name=name,
-            categories=CATEGORIES,
-            converter={"name": "parse"},
+            categories=categories,
+            converter={"name": "partseg.parsing.parser"},
             image_source="folder",
             origin="parse",
             run_id="abc",

@@ -1,32 +1,22 @@
-from __future__ import annotations
+"""Reading features of images: grids, saliency, and what a describer does not take."""
 
-import json
-import sys
-from pathlib import Path
+from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from partseg.errors import WeightsError
 from partseg.parsing.config import ViTConfig
-from partseg.parsing.descriptors import (
-    Describer,
-    DescriptorConfig,
-    embed_patches,
-    min_max,
-    resize_positions,
-)
-from partseg.parsing.transfer import correspondences, nearest
-from partseg.parsing.vit import build_vit, import_vit, load_vit, normalise, save_vit, short_side_size
+from partseg.parsing.descriptors import Describer, DescriptorConfig, min_max
+from partseg.parsing.forward import Transformer, embed_patches, resize_positions
+from partseg.parsing.vit import build_vit, normalise
 
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 SMALL = ViTConfig(patch_size=8, dim=24, depth=2, heads=3, image_size=32)
 
 
 @pytest.fixture
-def model() -> torch.nn.Module:
+def model() -> Transformer:
     torch.manual_seed(0)
     return build_vit(SMALL)
 
@@ -42,7 +32,7 @@ def test_the_default_is_the_published_model() -> None:
     assert (read.stride, read.short_side, read.saliency_heads) == (4, 224, (0, 2, 4, 5))
 
 
-def test_one_descriptor_per_patch_and_finer_grids_at_smaller_strides(model: torch.nn.Module) -> None:
+def test_one_descriptor_per_patch_and_finer_grids_at_smaller_strides(model: Transformer) -> None:
     images = torch.randn(2, 3, 32, 48)
     for stride, grid in ((8, (4, 6)), (4, (7, 11))):
         features = Describer(model, config(stride=stride))(images)
@@ -52,15 +42,7 @@ def test_one_descriptor_per_patch_and_finer_grids_at_smaller_strides(model: torc
         assert features[0].token.shape == (24,)
 
 
-def test_at_its_own_size_the_model_is_timms_own(model: torch.nn.Module) -> None:
-    images = torch.randn(1, 3, 32, 32)
-    with torch.inference_mode():
-        features = Describer(model, config())(images)[0]
-        expected = model.forward_features(images)[0, 0]  # timm ends with a norm
-        assert torch.allclose(model.norm(features.token), expected, atol=1e-5)
-
-
-def test_an_image_has_the_same_features_alone_and_in_company(model: torch.nn.Module) -> None:
+def test_an_image_has_the_same_features_in_a_batch(model: Transformer) -> None:
     images = torch.randn(3, 3, 32, 32)
     describe = Describer(model, config())
     together, alone = describe(images)[1], describe(images[1:2])[0]
@@ -68,7 +50,25 @@ def test_an_image_has_the_same_features_alone_and_in_company(model: torch.nn.Mod
     assert torch.allclose(together.saliency, alone.saliency, atol=1e-5)
 
 
-def test_saliency_goes_from_zero_to_one(model: torch.nn.Module) -> None:
+def test_images_of_any_sizes_are_described_to_the_last_digit_as_each_alone(model: Transformer) -> None:
+    describer = Describer(model, config(stride=4))
+    images = [torch.randn(3, *size) for size in ((32, 48), (40, 32), (32, 48), (32, 48))]
+    for image, features in zip(images, describer.describe(images), strict=True):
+        alone = describer.describe([image])[0]
+        assert features.grid == alone.grid
+        assert torch.equal(features.token, alone.token)
+        assert torch.equal(features.descriptors, alone.descriptors)
+        assert torch.equal(features.saliency, alone.saliency)
+    assert describer.describe([]) == []
+
+
+def test_features_do_not_hold_on_to_the_rest_of_the_forward_pass(model: Transformer) -> None:
+    features = Describer(model, config(stride=4)).describe([torch.randn(3, 32, 48)])[0]
+    for tensor in (features.token, features.descriptors, features.saliency):
+        assert tensor.untyped_storage().nbytes() == 4 * tensor.numel()
+
+
+def test_saliency_goes_from_zero_to_one(model: Transformer) -> None:
     describe = Describer(model, config(saliency_threshold=0.5))
     features = describe(torch.randn(1, 3, 32, 32))[0]
     assert features.saliency.min() == 0
@@ -78,85 +78,31 @@ def test_saliency_goes_from_zero_to_one(model: torch.nn.Module) -> None:
     assert min_max(torch.ones(3)).tolist() == [0, 0, 0]
 
 
-def test_heads_that_do_not_exist_are_refused(model: torch.nn.Module) -> None:
+def test_heads_and_strides_that_do_not_exist_are_refused(model: Transformer) -> None:
     with pytest.raises(WeightsError, match="choose from 0 to 2"):
         Describer(model, config(saliency_heads=(3,)))
+    with pytest.raises(WeightsError, match="cannot be 3 pixels apart; set the stride to one of 1, 2, 4, 8"):
+        Describer(model, config(stride=3))
+    with_convolutions = build_vit(ViTConfig(dim=24, depth=1, heads=3, image_size=32, stem=(8, 16)))
+    with pytest.raises(WeightsError, match="one of 4, 8"):
+        Describer(with_convolutions, config(stride=2))
+    assert Describer(with_convolutions, config(stride=4))(torch.randn(1, 3, 32, 32))[0].grid == (7, 7)
 
 
-def test_positions_keep_their_own_grid_and_stretch_smoothly(model: torch.nn.Module) -> None:
+def test_positions_keep_their_own_grid_and_stretch_smoothly(model: Transformer) -> None:
     ramp = torch.arange(16.0).view(1, 16, 1) // 4
     positions = torch.cat([torch.zeros(1, 1, 1), ramp], dim=1)
-    assert torch.equal(resize_positions(positions, (4, 4)), positions)
-    rows = resize_positions(positions, (7, 4))[0, 1:].view(7, 4)
+    assert torch.equal(resize_positions(positions, (4, 4), (4, 4), 1), positions)
+    rows = resize_positions(positions, (7, 4), (4, 4), 1)[0, 1:].view(7, 4)
     assert (rows.diff(dim=0) > 0).all()
     assert torch.allclose(rows[:, 0], rows[:, 3], atol=1e-6)
     tokens, grid = embed_patches(model, torch.zeros(1, 3, 40, 32), 8)
     assert (tokens.shape[1], grid) == (21, (5, 4))
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [((375, 500), (224, 299)), ((500, 375), (299, 224)), ((100, 1000), (67, 672))]
-)
-def test_sizes_follow_the_short_side_up_to_a_longest_side(
-    size: tuple[int, int], expected: tuple[int, int]
-) -> None:
-    assert short_side_size(*size, 224, 672) == expected
-
-
-def test_weights_are_read_with_their_sizes_and_misfits_named(tmp_path: Path, model: torch.nn.Module) -> None:
-    weights = tmp_path / "w.safetensors"
-    with pytest.raises(WeightsError, match="not complete"):
-        load_vit(weights)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, weights)
-    weights.with_suffix(".json").write_text(json.dumps({"vit": SMALL.model_dump()}))
-    again, sizes = load_vit(weights)
-    assert sizes == SMALL
-    assert torch.equal(again.pos_embed, model.pos_embed)
-    weights.with_suffix(".json").write_text(json.dumps({"vit": {**SMALL.model_dump(), "depth": 3}}))
-    with pytest.raises(WeightsError, match=r"the first is blocks\.2"):
-        load_vit(weights)
-
-
-def test_released_weights_are_imported_and_saved(tmp_path: Path, model: torch.nn.Module) -> None:
-    tensors = dict(model.state_dict())
-    torch.save({**tensors, "head.weight": torch.zeros(2, 24)}, tmp_path / "dino.pth")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "timm.safetensors")
-    for name in ("dino.pth", "timm.safetensors"):
-        imported = import_vit(tmp_path / name, SMALL)
-        save_vit(tmp_path / "saved.safetensors", imported, SMALL, source=name)
-        again, sizes = load_vit(tmp_path / "saved.safetensors")
-        assert sizes == SMALL
-        assert all(torch.equal(again.state_dict()[k], v) for k, v in tensors.items())
-    torch.save({"teacher": tensors}, tmp_path / "full.pth")
-    with pytest.raises(WeightsError, match="more than tensors"):
-        import_vit(tmp_path / "full.pth", SMALL)
-
-
-@pytest.mark.skipif(not GOLDEN.exists(), reason="the golden numbers are not part of the repository")
-def test_descriptors_and_correspondences_equal_the_published_parsers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(GOLDEN))
-    import formula  # type: ignore[import-not-found]
-
-    folder = GOLDEN / "parser_mixer" / "a"
-    golden, images = np.load(folder / "golden.npz"), np.load(folder / "images.npz")
-    model = build_vit(ViTConfig())
-    gains = {"pos_embed": 800.0, "cls_token": 20.0}
-    weights = {
-        name: formula.formula_tensor(f"model.{name}", tuple(value.shape), seed="a").astype(np.float64)
-        * gains.get(name, 1.0)
-        for name, value in model.state_dict().items()
-    }
-    model.load_state_dict({name: torch.tensor(value.astype(np.float32)) for name, value in weights.items()})
-    describe = Describer(model, DescriptorConfig())
-    case = json.loads((folder / "meta.json").read_text())[0]
-    query = describe(normalise(images[f"query_image.{case['query']}"])[None])[0]
-    base = describe(normalise(images[f"base_image_lanczos.{case['base_filename']}"])[None])[0]
-    assert np.abs(query.token.numpy() - golden["q0.query_token"]).max() < 1e-4
-    assert np.abs(base.saliency.numpy() - golden["q0.saliency1"][0]).max() < 1e-5
-    places = formula.sample_idx(base.descriptors.numel(), 256)
-    assert np.abs(base.descriptors.flatten().numpy()[places] - golden["q0.descriptors1.vals"]).max() < 1e-4
-    assert (correspondences(base.descriptors, query.descriptors)[0].numpy() == golden["q0.nn_2"]).all()
-    names = sorted(name for name in golden.files if name.startswith("base_token"))
-    tokens = torch.tensor(np.stack([golden[name] for name in names]))
-    assert names[nearest(query.token, tokens)[0]].endswith(case["base_filename"])
-    sys.modules.pop("formula", None)
+def test_pixels_are_normalised_as_the_model_was_trained(model: Transformer) -> None:
+    image = np.full((2, 3, 3), 255, np.uint8)
+    assert torch.equal(Describer(model, config()).normalise(image), normalise(image))
+    assert normalise(image)[:, 0, 0].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-4)
+    vars(model)["pretrained_cfg"] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    assert Describer(model, config()).normalise(image).unique().tolist() == [1.0]

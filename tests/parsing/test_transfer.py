@@ -1,46 +1,76 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
-from partseg.parsing.descriptors import Features
+from partseg.parsing import transfer
 from partseg.parsing.transfer import (
-    best_match,
+    Transferred,
     carry,
     correspondences,
     largest_component,
-    mask_boxes,
     masks_to_grid,
-    nearest,
-    transfer,
+    patch_boxes,
+    return_distance,
+    transferred,
     upsample,
 )
 
 
-def features(labels: torch.Tensor) -> Features:
-    """Patches whose descriptor says what they are: one direction per label."""
-    descriptors = torch.eye(8)[labels.flatten()] * torch.linspace(1, 3, labels.numel())[:, None]
-    grid = (labels.shape[0], labels.shape[1])
-    return Features(
-        token=descriptors.mean(0), descriptors=descriptors, saliency=torch.ones(labels.numel()), grid=grid
-    )
+def descriptors(labels: torch.Tensor) -> torch.Tensor:
+    """Patches whose descriptor says what they are: one direction per label, of any length."""
+    return torch.eye(8)[labels.flatten()] * torch.linspace(1, 3, labels.numel())[:, None]
 
 
-def test_the_nearest_image_is_the_one_with_the_smallest_angle() -> None:
-    base = torch.tensor([[10.0, 0.0], [0.1, 0.1], [0.0, 5.0]])
-    row, cosine = nearest(torch.tensor([3.0, 3.0]), base)
-    assert row == 1
-    assert abs(cosine - 1) < 1e-6
-    assert nearest(torch.tensor([1.0, 1.0]), torch.ones(3, 2))[0] == 0  # the first on ties
+def moved(
+    base: torch.Tensor,
+    masks: torch.Tensor,
+    query: torch.Tensor,
+    foreground: torch.Tensor,
+    size: tuple[int, int],
+) -> Transferred:
+    """Masks in pixels of a base image, given by the labels of its patches, carried to a query image."""
+    found = correspondences(descriptors(base), descriptors(query))
+    grids = masks_to_grid(masks, (base.shape[0], base.shape[1]))
+    claims = carry(grids, found.partners, foreground)
+    return transferred(claims, found.cosine.view(1, *query.shape).expand(claims.shape), size)
 
 
 def test_patches_find_their_own_kind_whatever_their_length() -> None:
-    base = features(torch.tensor([[0, 1], [2, 3]]))
-    query = features(torch.tensor([[3, 3, 1], [0, 2, 2]]))
-    rows, cosine = correspondences(base.descriptors, query.descriptors)
-    assert rows.tolist() == [3, 3, 1, 0, 2, 2]
-    assert torch.allclose(cosine, torch.ones(6))
+    base, query = torch.tensor([[0, 1], [2, 3]]), torch.tensor([[3, 3, 1], [0, 2, 2]])
+    found = correspondences(descriptors(base), descriptors(query), back=True)
+    assert found.partners.tolist() == [3, 3, 1, 0, 2, 2]
+    assert torch.allclose(found.cosine, torch.ones(6))
+    assert found.back is not None
+    assert found.back.tolist() == [3, 2, 4, 0]  # the first of those that are alike
+    assert correspondences(descriptors(base), descriptors(query)).back is None
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**31))
+def test_comparing_in_small_pieces_changes_nothing(base: int, query: int, chunk: int, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    # Few directions, so that there are ties.
+    left, right = (torch.randint(-1, 2, (n, 3), generator=draw).float() for n in (base, query))
+    whole = correspondences(left, right, back=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer, "CHUNK", chunk)
+        pieces = correspondences(left, right, back=True)
+    cosines = functional.normalize(right, dim=1) @ functional.normalize(left, dim=1).mT
+    for found in (whole, pieces):
+        assert found.back is not None
+        torch.testing.assert_close(found.cosine, cosines.max(dim=1).values)
+        torch.testing.assert_close(found.cosine, cosines[torch.arange(query), found.partners])
+        torch.testing.assert_close(cosines[found.back, torch.arange(base)], cosines.max(dim=0).values)
+
+
+def test_there_and_back_again() -> None:
+    # A row of four patches; the last one's partner is most like the second patch.
+    partners, back = torch.tensor([0, 1, 2, 1]), torch.tensor([0, 1, 2])
+    assert return_distance(partners, back, 4).tolist() == [0, 0, 0, 2]
+    assert return_distance(partners, back, 2).tolist() == [0, 0, 0, 1]  # one row below it
 
 
 def test_masks_move_to_where_their_patches_are() -> None:
@@ -50,34 +80,27 @@ def test_masks_move_to_where_their_patches_are() -> None:
     query[3:5, 2:6] = 1
     query[0, 0] = 1  # a stray patch, not connected
     mask = (base == 1).repeat_interleave(4, 0).repeat_interleave(4, 1)
-    everything = torch.ones(6, 6, dtype=torch.bool)
-    moved = transfer(features(base), mask[None], features(query), everything, (6, 6))
-    assert torch.equal(moved.masks[0], (query == 1) & (torch.arange(6)[:, None] > 1))
-    assert moved.boxes.tolist() == [[1.5, 2.5, 5.5, 4.5]]
-    assert torch.allclose(moved.similarity, torch.ones(1))
+    found = moved(base, mask[None], query, torch.ones(6, 6, dtype=torch.bool), (6, 6))
+    assert torch.equal(found.masks[0], (query == 1) & (torch.arange(6)[:, None] > 1))
+    assert found.boxes.tolist() == [[1.5, 2.5, 5.5, 4.5]]
+    assert torch.allclose(found.similarity, torch.ones(1))
 
 
 def test_background_patches_take_part_in_nothing() -> None:
     labels = torch.ones(3, 3, dtype=torch.int64)
-    mask = torch.ones(1, 3, 3, dtype=torch.bool)
     nowhere = torch.zeros(3, 3, dtype=torch.bool)
-    moved = transfer(features(labels), mask, features(labels), nowhere, (12, 12))
-    assert not moved.masks.any()
-    assert moved.boxes.tolist() == [[0, 0, 0, 0]]
-    assert moved.similarity.tolist() == [0]
+    found = moved(labels, torch.ones(1, 3, 3, dtype=torch.bool), labels, nowhere, (12, 12))
+    assert not found.masks.any()
+    assert found.boxes.tolist() == [[0, 0, 0, 0]]
+    assert found.similarity.tolist() == [0]
 
 
 def test_a_base_image_without_parts_lends_nothing() -> None:
     labels = torch.ones(3, 3, dtype=torch.int64)
-    moved = transfer(
-        features(labels),
-        torch.zeros(0, 9, 9, dtype=torch.bool),
-        features(labels),
-        torch.ones(3, 3) > 0,
-        (12, 12),
-    )
-    assert moved.masks.shape == (0, 12, 12)
-    assert moved.boxes.shape == (0, 4)
+    found = moved(labels, torch.zeros(0, 9, 9, dtype=torch.bool), labels, labels > 0, (12, 12))
+    assert found.masks.shape == (0, 12, 12)
+    assert found.boxes.shape == (0, 4)
+    assert found.similarity.shape == (0,)
 
 
 def test_corners_connect_and_the_first_piece_wins_a_tie() -> None:
@@ -112,14 +135,21 @@ def test_grid_and_pixels() -> None:
 def test_boxes_are_centred_on_the_occupied_rows_and_columns() -> None:
     mask = torch.zeros(2, 10, 10, dtype=torch.bool)
     mask[0, 2:5, 4:9] = True
-    assert mask_boxes(mask).tolist() == [[3.5, 1.5, 8.5, 4.5], [0, 0, 0, 0]]
+    assert patch_boxes(mask, (10, 10)).tolist() == [[3.5, 1.5, 8.5, 4.5], [0, 0, 0, 0]]
 
 
-def test_a_box_needs_more_than_the_smallest_overlap() -> None:
-    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
-    candidates = torch.tensor([[0.0, 0, 10, 3], [0, 0, 10, 8]])
-    rows, overlap = best_match(boxes, candidates, 0.3)
-    assert rows.tolist() == [1, -1]
-    assert torch.allclose(overlap, torch.tensor([0.8, 0.0]))
-    assert best_match(boxes, candidates, 0.8)[0].tolist() == [-1, -1]
-    assert best_match(boxes, torch.zeros(0, 4), 0.3)[0].tolist() == [-1, -1]
+@given(
+    st.integers(1, 6), st.integers(1, 6), st.integers(0, 99), st.integers(0, 99), st.integers(0, 2**36 - 1)
+)
+def test_boxes_need_no_full_resolution(h: int, w: int, higher: int, wider: int, bits: int) -> None:
+    """They are those of the upsampled masks, drawn as the published parser draws them."""
+    patches = torch.tensor([bits >> i & 1 for i in range(h * w)]).view(1, h, w).bool()
+    size = (128 + higher, 128 + wider)
+    mask = upsample(patches, size)[0]
+    columns, rows = mask.any(dim=0).nonzero().flatten().float(), mask.any(dim=1).nonzero().flatten().float()
+    expected = torch.zeros(4)
+    if len(columns):
+        centre = torch.stack([columns.mean(), rows.mean()])
+        half = torch.tensor([len(columns), len(rows)]) / 2
+        expected = torch.cat([centre - half, centre + half])
+    torch.testing.assert_close(patch_boxes(patches, size)[0], expected)

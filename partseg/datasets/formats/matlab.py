@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from partseg.datasets.formats.inflate import inflate
 
@@ -54,6 +53,8 @@ def load_variable(content: bytes, name: str) -> NDArray[Any]:
     """
     if content[_HEADER - 4 : _HEADER] != _VERSION or not all(content[:4]):  # a zero there: version 4
         file: Any = io.BytesIO(content)  # scipy's stubs only know paths
+        from scipy.io import loadmat  # a quarter of a second, which every `partseg plan` would pay
+
         array: NDArray[Any] = loadmat(file, variable_names=[name])[name]
         return array
     at = _HEADER

@@ -10,6 +10,8 @@ None of the tools' quirks is stored: the layout holds true values, and they come
 - ``partimagenet_format_json.py``: outlines of one point are padded and then listed once more as they were.
 - ``partimagenet_supercat_image_info.py``: an image has the label of its first annotation, and comes in the
   place of that annotation.
+- ``AnnJsonGenerator``, what the parser finds: boxes of parts, and of objects only where they were found
+  themselves; no masks, areas or scores.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import orjson
 
 from partseg.errors import LayoutError
 from partseg.layout.reader import Dataset
+from partseg.layout.records import Category
 from partseg.layout.split import ImageRecord
 
 Row = dict[str, Any]
@@ -32,7 +35,7 @@ def to_vlpart(
 
     Args:
         dataset: in the common layout, converted from pascal_part, imagenet_subset, partimagenet or
-            partimagenet_supercat.
+            partimagenet_supercat; or the result of a parse.
         split: name of the split.
         base_only: Pascal-Part's 77 base categories (``--only_base``).
         single_object: Pascal-Part's images with one object only (the ``_one`` files); with ``base_only`` also
@@ -56,6 +59,8 @@ def to_vlpart(
             return _partimagenet(dataset, split)
         case "partimagenet_supercat":
             return _partimagenet_supercat(dataset, split)
+        case "partseg.parsing.parser":
+            return _parsed(dataset, split)
     raise LayoutError(f"VLPart has no tool for {source}", fix="leave out --compat vlpart")
 
 
@@ -186,6 +191,37 @@ def _partimagenet_supercat(dataset: Dataset, split: str) -> dict[str, Any]:
         {"id": item.source_id, "name": item.source_name or item.name} for item in dataset.categories
     ]
     return {"images": images, "annotations": [], "categories": categories}
+
+
+def _parsed(dataset: Dataset, split: str) -> dict[str, Any]:
+    kept = _parsed_categories(dataset)
+    ids = {item.category_id: item.category_id if item.source_id is None else item.source_id for item in kept}
+    reader = dataset.split(split)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for record, source_id in zip(reader, reader.table("images")["source_id"].to_pylist(), strict=True):
+        image_id = record.image_id if source_id is None else source_id
+        size = {"height": record.height, "width": record.width}
+        images.append({"file_name": record.file_name, "id": image_id, **size})
+        made_up = set(record.parent_rows.tolist())  # objects that only hold their parts together
+        for index, category_id in enumerate(record.category_ids.tolist()):
+            if category_id in ids and index not in made_up:
+                box = record.boxes_xywh[index].tolist()
+                row = {"image_id": image_id, "category_id": ids[category_id], "bbox": box}
+                annotations.append({**row, "id": len(annotations) + 1})
+    categories = [
+        {"id": ids[item.category_id], "name": item.name}
+        | ({"abbr": item.source_name} if item.source_name else {})
+        for item in kept
+    ]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _parsed_categories(dataset: Dataset) -> list[Category]:
+    """Parts, and objects too if they are numbered together with the parts, as those of PACO are."""
+    numbered = [item for item in dataset.categories if item.source_id is not None]
+    together = len({item.source_id for item in numbered}) == len(numbered) > 0
+    return numbered if together else [item for item in dataset.categories if item.kind == "part"]
 
 
 def _as_source(dataset: Dataset, split: str) -> dict[str, Any]:
