@@ -18,14 +18,15 @@ import orjson
 
 from partseg.evaluation.average_precision_result import APResult
 from partseg.evaluation.instance_truth import CategoryLike
-from partseg.evaluation.label_quality import label_quality
+from partseg.evaluation.paired_images import image_names, pair_images
+from partseg.evaluation.parse_audit import audit_parse
 from partseg.evaluation.predictions import Predictions
 from partseg.files import write_file
 from partseg.layout import Category, ImageRecord, Split, rle_to_mask
 from partseg.report.curves_svg import read_curves
 from partseg.report.overlays import Shape, draw, palette
 
-FORMAT = "partseg-report-1"
+FORMAT = "partseg-report-2"
 MAX_PARTS = 14  # drawn per picture; more cannot be read
 
 
@@ -255,14 +256,14 @@ def _parsed(
     entry: ParsedEntry, colours: Mapping[str, Any], save: Callable[..., str], limit: int
 ) -> dict[str, Any]:
     split, truth = entry.split, entry.truth
-    true_rows = {} if truth is None else {truth[i].file_name: truth[i] for i in range(len(truth))}
+    known = pair_images(image_names(split), image_names(truth)).rows if truth is not None else ()
     colours = {**palette(c.name for c in entry.truth_categories if c.kind == "part"), **colours}
     rows = []
     for index in _by_label(split, limit):
         record, image = split[index], split.read_image(index)
         panels = [("Parsed", true_shapes(record, entry.categories))]
-        if record.file_name in true_rows:
-            panels.append(("Hidden truth", true_shapes(true_rows[record.file_name], entry.truth_categories)))
+        if truth is not None and (place := known[index]) is not None:
+            panels.append(("Hidden truth", true_shapes(truth[place], entry.truth_categories)))
         rows.append(
             {
                 "caption": caption_of(record, entry.categories),
@@ -277,7 +278,9 @@ def _parsed(
                 "legend": _legend([s.name for _, shapes in panels for s in shapes], colours),
             }
         )
-    quality = truth and label_quality(split, entry.categories, truth, entry.truth_categories).as_dict()
+    quality = (
+        truth and audit_parse(split, entry.categories, truth, entry.truth_categories).as_dict()["overall"]
+    )
     return {"rows": rows, "quality": quality or None, "images": len(split)}
 
 

@@ -14,8 +14,9 @@ from partseg.errors import PartsegError
 from partseg.files import write_file
 from partseg.report.content import FORMAT
 from partseg.report.curves_svg import Line, chart_svg
-from partseg.report.graph_svg import graph_svg, seconds_text
+from partseg.report.graph_svg import graph_svg, seconds_text, short_time
 from partseg.report.html import picture_uri, templates
+from partseg.report.zoo_section import zoo_section
 
 HEADLINE = ("all", "base", "novel")  # columns of the first table; "all" is the mean over every part class
 
@@ -39,36 +40,57 @@ class StageSummary:
     key: str = ""
     metrics: Mapping[str, float | int | str] = field(default_factory=dict)
 
+    @property
+    def note(self) -> str:
+        """What the picture says beside its name."""
+        return short_time(self.seconds)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """One run of a recipe. ``started`` is a text for people, ``seconds`` the whole run's duration."""
+    """One run of a recipe.
+
+    Attributes:
+        recipe: its name, and the profile.
+        run_id: of the run.
+        started: a text for people.
+        seconds: the whole run's duration.
+        stages: what became of them.
+        description: of the recipe.
+        profile: of the run.
+        zoo: published rows that the recipe covers, see :func:`partseg.report.zoo_section.zoo_section`.
+        tolerance: what their colours mean, in words.
+    """
 
     recipe: str
     run_id: str
     started: str
     seconds: float
     stages: Sequence[StageSummary]
+    description: str = ""
+    profile: str | None = None
+    zoo: Sequence[Mapping[str, Any]] = ()
+    tolerance: str = ""
 
 
-def render(report_dir: Path, run: RunSummary, destination: Path) -> None:
+def render(report_dir: Path | None, run: RunSummary, destination: Path) -> None:
     """Write one self-contained HTML file.
 
     Args:
-        report_dir: what :func:`partseg.report.content.build` wrote.
+        report_dir: what :func:`partseg.report.content.build` wrote; without it the page has the run alone.
         run: the run to describe.
         destination: the file; it appears complete or not at all.
 
     Raises:
         PartsegError: the folder holds no report content of this format.
     """
-    content = _read(report_dir / "report.json")
+    content = _bare(run) if report_dir is None else _read(report_dir / "report.json")
     environment = templates()
     environment.filters |= {
         "percent": percent,
         "delta": delta,
         "duration": seconds_text,
-        "picture": lambda path: picture_uri((report_dir / path).read_bytes()),
+        "picture": lambda path: picture_uri((Path(report_dir or "") / path).read_bytes()),
     }
     html = environment.get_template("report.html.j2").render(
         content=content,
@@ -78,6 +100,7 @@ def render(report_dir: Path, run: RunSummary, destination: Path) -> None:
         tables=[table for kind in ("segm", "bbox") if (table := headline_table(content["models"], kind))],
         classes=class_table(content["models"]),
         cards=cards(content, run),
+        zoo=zoo_section(run.zoo, tolerance=run.tolerance, profile=run.profile),
     )
     write_file(destination, html.encode())
 
@@ -163,7 +186,7 @@ def cards(content: Mapping[str, Any], run: RunSummary) -> list[dict[str, Any]]:
     if content["parsed"]:
         quality = content["parsed"]["quality"]
         foot = (
-            f"mean IoU with the hidden truth {percent(quality['mean_iou'])} %"
+            f"{percent(quality['precision'])} % of their parts are truly there"
             if quality
             else "pseudo-labelled"
         )
@@ -189,6 +212,12 @@ def _chart(curve: Mapping[str, Any]) -> dict[str, Any]:
         "svg": Markup(chart_svg(lines, f"Losses of {curve['stage']}")),
         "lines": [{"name": line.name, "last": line.y[-1]} for line in lines if line.y],
     }
+
+
+def _bare(run: RunSummary) -> dict[str, Any]:
+    """The content of a report without any results of its own."""
+    content: dict[str, Any] = {"title": run.recipe, "summary": run.description, "parsed": None}
+    return {**content, **dict.fromkeys(("models", "curves", "examples", "notes", "published"), ())}
 
 
 def _read(path: Path) -> dict[str, Any]:

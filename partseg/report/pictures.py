@@ -93,7 +93,7 @@ def with_title(picture: Image.Image, text: str) -> Image.Image:
     page = Image.new("RGB", (picture.width, picture.height + strip), _PAPER)
     page.paste(picture, (0, strip))
     pen = ImageDraw.Draw(page)
-    pen.text((6, strip / 2), _fitting(text, font, picture.width - 12), fill=_INK, font=font, anchor="lm")
+    pen.text((6, strip / 2), fitting(text, font, picture.width - 12), fill=_INK, font=font, anchor="lm")
     return page
 
 
@@ -117,7 +117,7 @@ def sheet(pictures: Sequence[tuple[Image.Image, str]], columns: int) -> Image.Im
             Image.Resampling.LANCZOS,
         )
         page.paste(small, (x + (cell - small.width) // 2, y + (cell - small.height) // 2))
-        pen.text((x, y + cell + 15), _fitting(text, font, cell), fill=_INK, font=font, anchor="lm")
+        pen.text((x, y + cell + 15), fitting(text, font, cell), fill=_INK, font=font, anchor="lm")
     return page
 
 
@@ -157,7 +157,7 @@ def _colour(hue: float, lightness: float) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """As much of the text as fits."""
     if font.getlength(text) <= width:
         return text

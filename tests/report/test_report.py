@@ -11,7 +11,8 @@ import pytest
 from partseg.errors import PartsegError
 from partseg.report.content import build
 from partseg.report.curves_svg import nice_ticks, read_curves
-from partseg.report.graph_svg import arrange, graph_svg, implied, seconds_text
+from partseg.report.graph_layout import arrange, implied
+from partseg.report.graph_svg import graph_svg, seconds_text
 from partseg.report.page import RunSummary, StageSummary, delta, percent, render
 
 
@@ -102,7 +103,7 @@ def test_content_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_stages_stand_after_what_they_need() -> None:
     needs = {"a": [], "b": ["a"], "c": ["a", "b"], "late": [], "d": ["c", "late"]}
-    places = arrange(needs)
+    places = arrange(needs).places
     assert all(places[other].column < places[name].column for name in needs for other in needs[name])
     assert places["late"].column == places["d"].column - 1  # beside its user, not at the far left
     assert len({(p.column, p.row) for p in places.values()}) == len(places)
