@@ -1,10 +1,12 @@
 """Published tables of models: which stage reproduces which row, what it took, and the numbers to reach.
 
-They are data, in ``data_manifests/zoos``. No number here enters a key.
+They are data, in ``data_manifests/zoos``; no number here enters a key. What the train stage ``STAGE`` makes
+is evaluated on the dataset ``DATASET`` by the stage ``STAGE_on_DATASET``, see :func:`evaluation`.
 """
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,12 +79,16 @@ class Zoo(_Strict):
         tables: by name.
         rows: in the published order.
         minutes: published times of other stages, with what they include.
+        whole: a recipe that has the stages of all rows.
+        maybe: dataset stage -> measure -> others that may be meant, where the publication does not say.
     """
 
     name: str
     source: str
     release: str
     hardware: Hardware
+    whole: str
+    maybe: dict[str, dict[str, tuple[str, ...]]] = Field(default_factory=dict)
     tables: dict[str, Table]
     rows: tuple[Row, ...]
     minutes: dict[str, str] = Field(default_factory=dict)
@@ -101,6 +107,19 @@ class Zoo(_Strict):
         for row in self.rows:
             if hours.setdefault(row.stage, row.hours[-1]) != row.hours[-1]:
                 raise ValueError(f"row {row.id}: another row gives {row.stage} other hours")
+        measures = {
+            (name, measure) for row in self.rows for name in row.metrics for measure in row.metrics[name]
+        }
+        for dataset, others in self.maybe.items():
+            for measure in others:
+                if (dataset, measure) not in measures:
+                    raise ValueError(f"maybe: no row has {measure} on {dataset}")
+        numbers: dict[tuple[str, str], float] = {}
+        for row in self.rows:
+            for dataset, metrics in row.metrics.items():
+                for measure, value in metrics.items():
+                    if numbers.setdefault((evaluation(row.stage, dataset), measure), value) != value:
+                        raise ValueError(f"row {row.id}: another row gives {row.stage} another {measure}")
         return self
 
     def recipe_of(self, row: Row) -> str:
@@ -120,7 +139,11 @@ class Zoo(_Strict):
         return found
 
     def published(self) -> dict[str, dict[str, Any]]:
-        """What is known about each stage: cost in words, hours, and the rows that describe it."""
+        """What is known about each stage.
+
+        Of a training: its cost in words, hours, and the rows that describe it; of an evaluation: its numbers
+        in percent, by measure.
+        """
         on = f"on {self.hardware.gpus} {self.hardware.gpu}"
         found: dict[str, dict[str, Any]] = {
             stage: {"cost": f"{words} {on}"} for stage, words in self.minutes.items()
@@ -136,7 +159,31 @@ class Zoo(_Strict):
                 },
             )
             entry["rows"].append(row.id)
+            for dataset, metrics in row.metrics.items():
+                found.setdefault(evaluation(row.stage, dataset), {"metrics": {}})["metrics"].update(metrics)
         return found
+
+
+def evaluation(stage: str, dataset: str) -> str:
+    """Name of the stage that evaluates the result of ``stage`` on the dataset of the stage ``dataset``."""
+    return f"{stage}_on_{dataset}"
+
+
+def find_row(name: str) -> tuple[Zoo, Row]:
+    """The row called ``name`` of whichever zoo has it.
+
+    Raises:
+        RecipeError: none has; it names the one that is meant, if one is close.
+    """
+    zoos = [read_zoo(zoo) for zoo in zoo_names()]
+    for zoo in zoos:
+        for row in zoo.rows:
+            if row.id == name:
+                return zoo, row
+    known = [row.id for zoo in zoos for row in zoo.rows]
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    fix = f"did you mean {close[0]}?" if close else "partseg zoo lists the rows"
+    raise RecipeError(f"no published row is called {name}", fix=fix)
 
 
 def zoo_names() -> list[str]:

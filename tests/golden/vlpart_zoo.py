@@ -94,6 +94,12 @@ PARSE_DETECTOR = (
     "ws_num_props",
     "iou_keep_thresh",
 )
+EVALUATION = {
+    "evaluator": "evaluator",
+    "iou_type": "iou_type",
+    "r50": "eval_config_r50",
+    "swinbase": "eval_config_swinbase",
+}
 
 
 def table(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,6 +117,11 @@ def table(facts: Mapping[str, Any]) -> dict[str, Any]:
         "source": SOURCE,
         "common": common,
         "rows": rows,
+        "evaluation": {
+            dataset: {ours: entry[name] for ours, name in EVALUATION.items()}
+            for dataset, entry in facts["evaluation_protocol"].items()
+            if isinstance(entry, Mapping)
+        },
         "parse": [_parse(stage) for stage in facts["parse_stages"]],
     }
 
@@ -130,6 +141,8 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     settings = {f"data.{name}": resolved["data"][name] for name in LOADER}
     settings |= {f"solver.{name}": resolved["solver"][name] for name in SOLVER}
     settings |= {f"test.{name}": resolved["test"][name] for name in TEST}
+    words = resolved["model"]["classifier"]["inference_embedding"]
+    settings["test.vocabulary"] = [words["vocab"], words["size"]]
     for part, names in MODEL.items():
         for name, value in _picked(resolved["model"][part], names):
             settings[f"model.{part}.{name}"] = value
@@ -206,7 +219,9 @@ def written(content: Mapping[str, Any]) -> str:
     lines.append(",\n".join(f"  {one(name)}: {one(value)}" for name, value in content["common"].items()))
     lines += [" },", ' "rows": [']
     lines.append(",\n".join(_block(row, one) for row in content["rows"]))
-    lines += [" ],", ' "parse": [']
+    lines += [" ],", ' "evaluation": {']
+    lines.append(",\n".join(f"  {one(name)}: {one(entry)}" for name, entry in content["evaluation"].items()))
+    lines += [" },", ' "parse": [']
     lines.append(",\n".join(f"  {one(stage)}" for stage in content["parse"]))
     return "\n".join([*lines, " ]", "}", ""])
 

@@ -20,7 +20,6 @@ from partseg.datasets.source import Raw
 from partseg.parsing.config import PictureSize
 from partseg.parsing.naming import rename, spellings
 from partseg.vocabulary import resolve
-from pipelines.evaluate import Params as EvaluateParams
 from pipelines.keys import key_parts
 from pipelines.parse import Params as ParseParams
 from pipelines.parse import detected_labels, names_found, names_written
@@ -67,14 +66,6 @@ DATASETS = {
         "all",
     ),
     "imagenet_golden_paco_parsed_swinbase": ("swinb_golden_paco_parsed", "train", "all", "all"),
-}
-EVALUATED = {
-    "voc_2007_val": "voc2007",
-    "coco_2017_val": "coco",
-    "lvis_v1_minival": "lvis_v1",
-    "partimagenet_val": "partimagenet",
-    "pascal_part_val": "pascal_part",
-    "paco_lvis_v1_val": "paco_lvis_v1",
 }
 # "part" and "box" are the same to the original's losses; a file of parsed parts has boxes alone.
 ANNOTATIONS = {"box": "box", "part": "box", "image": "image", "ppart": "parsed_part"}
@@ -209,13 +200,6 @@ class TestRow:
             assert len(terms) == size
             assert {term.name: term.prompt for term in terms}.items() <= embedded.items()
 
-    def test_published_numbers(self, name: str) -> None:
-        row, found = ZOO.row(name), {}
-        for metric in ROWS[name]["metrics"]:
-            found.setdefault(EVALUATED[metric["dataset"]], {})[measure(metric)] = metric["value"]
-        assert row.metrics == found
-        assert list(row.hours) == ROWS[name]["hours"]
-
     def test_hours_are_those_of_the_trainings_before(self, name: str) -> None:
         row = ZOO.row(name)
         found = recipe(ZOO.recipe_of(row))
@@ -227,21 +211,6 @@ class TestRow:
             before = found.stages[stage].params
             assert isinstance(before, Params)
             stage = before.init
-
-
-def measure(metric: dict[str, Any]) -> str:
-    """``segm/novel/AP50``, ``bbox/APr``, ``segm/AP50/dog:head``."""
-    group = metric.get("category_group", "all").partition("(")[0]
-    category = metric.get("category", "all(40)")
-    if metric["metric"] == "mask_AP_class":  # 'quadruped head' is Quadruped:Head in the layout
-        category = ":".join(word.title() for word in category.split(" "))
-    steps = [
-        {"mask": "segm", "box": "bbox"}[metric["iou_type"]],
-        None if group == "all" else group,
-        metric["metric"].removeprefix("mask_").removesuffix("_class"),
-        None if category == "all(40)" else category,
-    ]
-    return "/".join(step for step in steps if step)
 
 
 def check_model(params: Params, fact: dict[str, Any]) -> None:
@@ -425,31 +394,6 @@ def test_found_names_become_those_of_the_publication(name: str) -> None:
     ]
     assert len(lines) == fact["kept"]
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == fact["sha256"]
-
-
-def test_evaluations_are_those_of_the_tables() -> None:
-    """Every column of parts by COCO's protocol has its stage, and no stage is without a column."""
-    expected = {
-        (row.stage, dataset)
-        for row in ZOO.rows
-        for dataset in row.metrics
-        if dataset in ("partimagenet", "pascal_part")
-    }
-    found = set()
-    for name, stage in recipe("vlpart").stages.items():
-        if isinstance(stage.params, EvaluateParams):
-            params = stage.params
-            assert (params.split, params.classes, params.group) == ("val", "part", "all")
-            assert name == f"{params.weights}_on_{params.data}"
-            # The model's own thresholds, which are those of the configurations of these two datasets.
-            assert params.inference is None
-            detector = recipe("vlpart").stages[params.weights].params
-            assert isinstance(detector, Params)
-            own = settings(f"r50_specific_{params.data.replace('_', '')}")
-            assert detector.model.inference.score_threshold == own["test.score_thresh"]
-            assert detector.model.inference.detections == own["test.detections_per_image"]
-            found.add((str(params.weights), str(params.data)))
-    assert found == expected
 
 
 def test_a_stage_of_two_recipes_is_the_same_stage() -> None:

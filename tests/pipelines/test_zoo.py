@@ -10,6 +10,8 @@ from pipelines import zoo
 ZOO = """
 source: a paper
 release: https://example.org/
+whole: all
+maybe: {d: {segm/AP: [bbox/AP]}}
 hardware: {gpus: 8, gpu: V100}
 tables: {one: {title: One, recipe: first}, two: {title: Two}}
 minutes: {parsed: 20 min}
@@ -49,6 +51,7 @@ def test_what_a_zoo_says_of_stages_and_rows(read):
     assert found.published() == {
         "parsed": {"cost": "20 min on 8 V100"},
         "s": {"cost": "15 h on 8 V100", "hours": 15, "gpus": 8, "rows": ["a", "c"]},
+        "s_on_d": {"metrics": {"segm/AP": 1}},
         "t": {"cost": "2.5 h on 8 V100", "hours": 2.5, "gpus": 8, "rows": ["b"]},
     }
     assert [found.recipe_of(row) for row in found.rows] == ["first", "second", "second"]
@@ -62,6 +65,9 @@ def test_what_a_zoo_says_of_stages_and_rows(read):
         ("table: one", "table: three", "row a: there is no table three"),
         ("recipe: second", "", "row b: neither it nor its table names a recipe"),
         ("stage: t", "stage: s", "row b: another row gives s other hours"),
+        ("whole: all\n", "", "whole"),
+        ("segm/AP: [", "segm/AP50: [", "maybe: no row has segm/AP50 on d"),
+        ("label: C,", "label: C, metrics: {d: {segm/AP: 2}},", "row c: another row gives s another segm/AP"),
         ("hours: [15, 2.5]", "hours: [0]", "rows.1.hours.0"),
         ("checkpoint: b", "chekpoint: b", "did you mean checkpoint?"),
     ],
@@ -77,6 +83,9 @@ def test_unknown_zoos_and_rows_get_a_suggestion(read):
         read(name="mode")
     with pytest.raises(RecipeError, match="the zoo made has no row aa"):
         read().row("aa")
+    assert zoo.find_row("b") == (read(), read().row("b"))
+    with pytest.raises(RecipeError, match="no published row is called xyz; partseg zoo lists the rows"):
+        zoo.find_row("xyz")
 
 
 def test_the_zoos_that_come_with_partseg_can_be_read():
