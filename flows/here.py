@@ -8,6 +8,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
@@ -65,6 +66,8 @@ def run_here(
                 home=str(workspace.home),
                 return_state=True,
             )
+    except httpx.TransportError as error:
+        raise _gone() from error
     except RuntimeError as error:
         if "ephemeral Prefect API server" in str(error):
             what, fix = "Prefect's embedded server did not start", "add --no-prefect to run without it"
@@ -78,11 +81,20 @@ def run_here(
         raise PartsegError(what, fix=fix) from error
     finally:
         HERE.reset(token)
+    if isinstance(here.error, httpx.TransportError):
+        raise _gone() from here.error
     if here.error is not None:
         raise here.error
     if not state.is_completed():
         raise PartsegError(f"the flow run ended as {state.name}: {state.message}")
     return here.page
+
+
+def _gone() -> PartsegError:
+    return PartsegError(
+        "the Prefect server does not answer any more",
+        fix="start it again, or add --no-prefect: the same command goes on where this one ended",
+    )
 
 
 def _start_server() -> None:

@@ -17,9 +17,12 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from partseg.cli.plan import summary
+from pipelines.cost import outlook
 from pipelines.plan import Plan
 from pipelines.run import Run
 from pipelines.watch import Result
+from pipelines.workspace import Workspace
 
 INTERVAL = 5.0
 """Seconds between two updates of a progress artifact: each is a call to the server."""
@@ -27,8 +30,8 @@ LARGEST_PICTURE = 360_000
 """Bytes of a picture that goes into the page; base64 makes 480 kB of it, and the database keeps that."""
 
 
-def show_plan(plan: Plan) -> None:
-    """The plan as a table."""
+def show_plan(plan: Plan, workspace: Workspace) -> None:
+    """The plan as a table, and what it still costs."""
     rows = [
         {
             "stage": row.stage,
@@ -40,8 +43,11 @@ def show_plan(plan: Plan) -> None:
         }
         for row in plan.rows
     ]
+    words = "\n".join(f"- {line}" for line in summary(plan, outlook(plan, workspace)))
     create_table_artifact(
-        key=_key("plan", plan.recipe.label), table=rows, description=f"Plan of {plan.recipe.label}"
+        key=_key("plan", plan.recipe.label),
+        table=rows,
+        description=f"Plan of {plan.recipe.label}\n\n{words}",
     )
 
 

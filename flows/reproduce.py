@@ -22,6 +22,7 @@ from partseg.errors import PartsegError
 from pipelines.plan import Plan, Row, Selection, make_plan
 from pipelines.recipe import load_recipe
 from pipelines.run import Run
+from pipelines.seeds import seeded
 from pipelines.watch import Result, Unwatched, Watcher
 from pipelines.workspace import Workspace
 
@@ -40,7 +41,22 @@ class Here:
 HERE: ContextVar[Here | None] = ContextVar("partseg_here", default=None)
 
 
-@flow(name="reproduce", flow_run_name="{recipe}-{target}", persist_result=False)
+def run_name() -> str:
+    """What a person calls a run: recipe and profile, and what was asked for beyond the whole of it."""
+    given = flow_run.parameters
+    recipe = Path(str(given["recipe"])).stem
+    words = [f"{recipe}@{given['profile']}" if given.get("profile") else recipe]
+    if given.get("target") == "plan":
+        words.append("plan")
+    if given.get("seed") is not None:
+        words.append(f"seed {given['seed']}")
+    for name, word in (("only", "only"), ("from_stage", "from"), ("until", "until"), ("force", "force")):
+        if stages := given.get(name):
+            words.append(f"{word} {' '.join(stages)}")
+    return ", ".join(words)
+
+
+@flow(name="reproduce", flow_run_name=run_name, persist_result=False)
 def reproduce(
     recipe: str,
     profile: str | None = None,
@@ -52,6 +68,7 @@ def reproduce(
     force: list[str] | None = None,
     downstream: bool = False,
     overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
     target: Literal["run", "plan"] = "run",
     workers: int = 0,
     processes: int | Literal["auto"] | None = None,
@@ -74,6 +91,7 @@ def reproduce(
         force: run these stages even if they are cached.
         downstream: force what is made from forced stages, too.
         overrides: ``stage.param`` -> value.
+        seed: of every training; by default what the recipe says.
         target: ``plan`` shows what would run, and stops.
         workers: worker processes each stage may start.
         processes: processes that train, ``auto`` for one per GPU; by default what ``PARTSEG_PROCESSES`` says
@@ -103,8 +121,9 @@ def reproduce(
             nodes=nodes,
             rendezvous=rendezvous,
         )
-        plan = make_plan(load_recipe(recipe, profile=profile, overrides=overrides), workspace, selection)
-        show_plan(plan)
+        loaded = load_recipe(recipe, profile=profile, overrides=overrides)
+        plan = make_plan(loaded if seed is None else seeded(loaded, seed), workspace, selection)
+        show_plan(plan, workspace)
         if target == "plan":
             waiting = sum(row.state in ("run", "maybe") for row in plan.rows)
             return Completed(name="Planned", message=f"{waiting} of {len(plan.rows)} stages would run")

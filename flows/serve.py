@@ -104,9 +104,9 @@ def main(
 def _serve(workspace: Workspace, api_url: str, limit: int, started: bool) -> None:
     from prefect import serve
 
-    from flows.deploy import deployments
+    from flows.deployments import Settings, deployments
 
-    made = list(deployments(workspace, for_pool=False))
+    made = list(deployments(Settings(workspace=workspace)))
     typer.echo(f"{'started' if started else 'found'} a Prefect server: {api_url.removesuffix('/api')}")
     typer.echo("in another terminal:")
     typer.echo(f"  export PREFECT_API_URL={api_url}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from partseg.errors import MissingArtifact, RecipeError, SourceError
 from partseg.progress import Progress
 from partseg.store import Action, Store
 from pipelines.artifact import RawFile
+from pipelines.cost import made_up, published_cost
 from pipelines.graph import ancestors, descendants
 from pipelines.keys import differences, key_of, key_parts, same_but_inputs
 from pipelines.problems import suggestion
@@ -19,6 +21,9 @@ from pipelines.recipe import Recipe, Stage
 from pipelines.workspace import Workspace
 
 State = Literal["cached", "run", "maybe", "blocked", "skipped"]
+
+READERS = 16
+"""Threads that read what the store knows: on S3 one answer takes 20 to 100 ms, and a plan wants hundreds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +59,8 @@ class Row:
         digest: content digest of the artifact in the store, None if there is none.
         forced: run it even if it is cached.
         size: bytes of the artifact, or of the last one of this stage.
-        cost: what the literature or the recipe says it takes.
+        cost: what the literature or the recipe says it takes; None where the raw files are made up.
+        missing: the raw source that it needs and that is not here.
     """
 
     stage: str
@@ -67,6 +73,7 @@ class Row:
     forced: bool = False
     size: int | None = None
     cost: str | None = None
+    missing: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +107,7 @@ class Plan:
 class _Unlisted:
     """Why a raw folder could not be listed, and whether somebody named one: a wrong folder is an error."""
 
+    source: str
     why: str
     given: bool
 
@@ -123,6 +131,7 @@ def make_plan(
     selection = selection or Selection()
     chosen, forced = _choose(recipe, selection)
     planner = _Planner(recipe, workspace.store)
+    planner.read_ahead()
     named = raw_roots(recipe.raw, workspace.raw)
     sources = {source for stage in recipe.stages.values() if (source := stage.params.raw_source())}
     roots = {**fetched_roots(workspace.home, sources), **named}
@@ -140,9 +149,9 @@ def make_plan(
                 else:
                     why = f"the raw files of {source} are needed: give --raw {source}=DIR"
                     why += f", or run partseg data get {source}" if source in manifest_names() else ""
-                    listed = _Unlisted(why=why, given=False)
+                    listed = _Unlisted(source=source, why=why, given=False)
             except SourceError as error:
-                listed = _Unlisted(why=str(error), given=source in named)
+                listed = _Unlisted(source=source, why=str(error), given=source in named)
         planner.add(stage, listed, chosen=stage.name in chosen, forced=stage.name in forced)
     return Plan(recipe=recipe, rows=tuple(planner.rows.values()), listings=listings, raw=roots)
 
@@ -172,14 +181,41 @@ class _Planner:
     def __init__(self, recipe: Recipe, store: Store) -> None:
         self.recipe, self.store = recipe, store
         self.rows: dict[str, Row] = {}
+        self._made_up = made_up(recipe)
+        self._actions: dict[str, Action | None] = {}
+        self._problems: dict[str, list[str]] = {}
+        self._refs: dict[str, str | None] = {}
+
+    def read_ahead(self) -> None:
+        """Read what the store knows about the last artifact of every stage, many at the same time."""
+        names = list(self.recipe.stages)
+        with ThreadPoolExecutor(READERS) as pool:
+            found = pool.map(lambda name: self.store.ref(self.recipe.label, name), names)
+            self._refs = dict(zip(names, found, strict=True))
+            keys = list(dict.fromkeys(key for key in self._refs.values() if key is not None))
+            self._actions = dict(zip(keys, pool.map(self.store.action, keys), strict=True))
+            actions = [action for action in self._actions.values() if action is not None]
+            problems = pool.map(self.store.problems, actions)
+            self._problems = dict(zip((action.key for action in actions), problems, strict=True))
+
+    def action(self, key: str) -> Action | None:
+        """The record under ``key``, read once."""
+        if key not in self._actions:
+            self._actions[key] = self.store.action(key)
+        return self._actions[key]
+
+    def problems(self, action: Action) -> list[str]:
+        """What is wrong with an artifact, looked at once."""
+        if action.key not in self._problems:
+            self._problems[action.key] = self.store.problems(action)
+        return self._problems[action.key]
 
     def add(self, stage: Stage, listed: _Listed, *, chosen: bool, forced: bool) -> None:
         last = self._last(stage)
         row = self._row(stage, listed, last, chosen=chosen, forced=forced)
-        action = self.store.action(row.key) if row.key is not None and row.digest is not None else last
+        action = self.action(row.key) if row.key is not None and row.digest is not None else last
         size = action.facts.get("size") if action is not None else None
-        published = self.recipe.published.get(stage.name)
-        cost = published.get("cost") if isinstance(published, Mapping) else None
+        cost = published_cost(self.recipe, stage.name).get("cost")
         self.rows[stage.name] = Row(
             stage=stage.name,
             kind=stage.kind.name,
@@ -190,7 +226,8 @@ class _Planner:
             digest=row.digest,
             forced=forced,
             size=size,
-            cost=None if cost is None else str(cost),
+            cost=None if cost is None or stage.name in self._made_up else str(cost),
+            missing=listed.source if isinstance(listed, _Unlisted) and row.state == "blocked" else None,
         )
 
     def _row(
@@ -231,8 +268,8 @@ class _Planner:
             stage.kind, stage.params, digests, None if listed is None else listing_digest(listed)
         )
         key = key_of(parts)
-        action = self.store.action(key)
-        problems = self.store.problems(action) if action is not None else []
+        action = self.action(key)
+        problems = self.problems(action) if action is not None else []
         if action is not None and not problems:
             if forced:
                 return _Found("run", ("forced",), key)
@@ -242,7 +279,7 @@ class _Planner:
         if last is not None:
             names = {digest: name for name, digest in digests.items()}
             return _Found("run", tuple(differences(last.parts, parts, names)), key)
-        removed = self.store.ref(self.recipe.label, stage.name) is not None
+        removed = self._refs[stage.name] is not None
         return _Found("run", ("its artifact was removed from the store" if removed else "never built",), key)
 
     def _skipped(
@@ -276,14 +313,14 @@ class _Planner:
                 )
 
     def _last(self, stage: Stage) -> Action | None:
-        key = self.store.ref(self.recipe.label, stage.name)
-        return None if key is None else self.store.action(key)
+        key = self._refs[stage.name]
+        return None if key is None else self.action(key)
 
     def _kept(self, stage: Stage, last: Action | None) -> Action | None:
         """The last artifact, if only its inputs could tell it from the present one and it is whole."""
         if last is None or not same_but_inputs(last.parts, self._parts_without_inputs(stage)):
             return None
-        return None if self.store.problems(last) else last
+        return None if self.problems(last) else last
 
     def _differences(self, stage: Stage, last: Action | None) -> tuple[str, ...]:
         """What changed in the stage's own parameters, whatever its inputs will be."""

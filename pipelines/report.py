@@ -14,7 +14,7 @@ from pipelines.evaluate import PREDICTIONS, RESULTS
 from pipelines.inputs import open_dataset
 from pipelines.params import Ref, StageParams
 
-VERSION = "1"
+VERSION = "2"
 
 
 class _Entry(BaseModel):
@@ -118,15 +118,16 @@ def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: Stage
     return {"models": len(params.models), "pictures": len(list((out / "images").iterdir()))}
 
 
-def finish(artifact: Artifact, summary: Mapping[str, Any], destination: Path) -> None:
+def finish(artifact: Artifact | None, summary: Mapping[str, Any], destination: Path) -> None:
     """Write the page of one run: the report's content with that run's stages, states and times.
 
     Args:
-        artifact: of the report stage.
-        summary: the run's manifest.
+        artifact: of the report stage; None for a recipe without one.
+        summary: the run's manifest, with the published rows under ``zoo``.
         destination: the HTML file.
     """
     from partseg.report.page import RunSummary, StageSummary, render
+    from pipelines.zoo_state import TOLERANCE
 
     stages = [
         StageSummary(
@@ -147,8 +148,12 @@ def finish(artifact: Artifact, summary: Mapping[str, Any], destination: Path) ->
         started=summary["started"],
         seconds=_elapsed(summary["started"], summary["finished"]),
         stages=stages,
+        description=summary.get("description", ""),
+        profile=summary["profile"],
+        zoo=summary.get("zoo", ()),
+        tolerance=TOLERANCE,
     )
-    render(artifact.path, run_summary, destination)
+    render(artifact.path if artifact is not None else None, run_summary, destination)
 
 
 def _evaluated(artifact: Artifact) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from partseg.datasets.shards import Mapper
-from partseg.errors import PartsegError, RecipeError
+from partseg.errors import MissingArtifact, PartsegError, RecipeError
 from partseg.files import write_file
 from partseg.store import Action, tree_of
 from pipelines.artifact import Artifact, StageContext
@@ -110,20 +110,37 @@ class Run:
         return laid_out(self.plan, self.store, name, key=str(self.results[name].key), digests=digests)
 
     def finish(self) -> Path | None:
-        """Write the report of the run, if its recipe has one; returns the page.
+        """Write the report of the run, if its recipe has one or covers published rows; returns the page.
 
         The kind of stage that offers ``finish(artifact, run_summary, destination)`` adds what is
         not content (states, seconds) to what its artifact says.
         """
+        rows = self.zoo()
         for row in reversed(self.plan.rows):
             module = self.plan.recipe.stages[row.stage].kind.module
             if hasattr(module, "finish") and self.results[row.stage].digest is not None:
-                page = self.folder / "report.html"
-                module.finish(self.artifact(row.stage), self.summary(), page)
-                latest = self.workspace.home / "reports" / f"{self.plan.recipe.label}.html"
-                write_file(latest, page.read_bytes())
-                self.page = latest
-                break
+                return self._write_page(module.finish, self.artifact(row.stage), rows)
+        if rows:
+            from pipelines.report import finish
+
+            return self._write_page(finish, None, rows)
+        return None
+
+    def zoo(self) -> list[dict[str, Any]]:
+        """The published rows that the recipe covers, with what this run found or made of them."""
+        recipe = self.plan.recipe
+        if recipe.zoo is None:
+            return []
+        from pipelines.zoo_state import run_rows
+
+        keys = {name: result.key for name, result in self.results.items() if result.key is not None}
+        return [state.as_json() for state in run_rows(recipe, self.store, keys)]
+
+    def _write_page(self, finish: Any, artifact: Artifact | None, zoo: list[dict[str, Any]]) -> Path:
+        page = self.folder / "report.html"
+        finish(artifact, {**self.summary(), "zoo": zoo}, page)
+        self.page = self.workspace.home / "reports" / f"{self.plan.recipe.label}.html"
+        write_file(self.page, page.read_bytes())
         return self.page
 
     def summary(self) -> dict[str, Any]:
@@ -221,10 +238,31 @@ class Run:
             mapper=self._mapper,
             progress=StageProgress(stage.name, self.folder, self._manifest, self.watcher),
         )
-        inputs = {name: self.artifact(name) for name in stage.needs}
+        inputs = {name: self._input(name) for name in stage.needs}
         start = time.monotonic()
         metrics = stage.kind.run(stage.params, inputs, out, context)
         return out, plain_metrics(metrics or {}), round(time.monotonic() - start, 3)
+
+    def _input(self, name: str) -> Artifact:
+        """The artifact of a stage before; one that turns out damaged as it is read is built again.
+
+        Raises:
+            MissingArtifact: it cannot be built, or its content is another one than before.
+        """
+        before = self.results[name]
+        try:
+            return self.artifact(name)
+        except MissingArtifact as error:
+            if before.state == "skipped":
+                raise
+            self.watcher.log(name, f"{error.what}: it is built again")
+        if self.stage(name).digest != before.digest:
+            raise MissingArtifact(
+                f"stage {name} was damaged in the store; built again it has other content",
+                where=self.store.url,
+                fix="run again: what is made from it follows",
+            )
+        return self.artifact(name)
 
     def _facts(self, stage: Stage, out: Path, metrics: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         tree = tree_of(out)
@@ -235,6 +273,7 @@ class Run:
             "kind": stage.kind.name,
             "recipe": self.plan.recipe.label,
             "inputs": {name: self.results[name].digest for name in stage.needs},
+            "input_keys": {name: self.results[name].key for name in stage.needs},
             "metrics": dict(metrics),
             "seconds": seconds,
             "size": tree.size,

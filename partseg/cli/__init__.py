@@ -9,7 +9,21 @@ import sys
 
 import typer
 
-from partseg.cli import bench, data, evaluate, plan, predict, run, status, store, vocabulary, weights
+from partseg.cli import (
+    bench,
+    data,
+    diff,
+    evaluate,
+    parse,
+    plan,
+    predict,
+    run,
+    status,
+    store,
+    vocabulary,
+    weights,
+    zoo,
+)
 from partseg.errors import PartsegError
 
 HELP = "Part segmentation from raw files to a report."
@@ -30,11 +44,14 @@ def make_app() -> typer.Typer:
     app.command("recipes")(plan.recipes)
     app.command("predict")(predict.predict)
     app.command("evaluate")(evaluate.evaluate)
+    app.command("diff")(diff.diff)
     app.add_typer(store.app, name="store")
     app.add_typer(data.app, name="data")
     app.add_typer(vocabulary.app, name="vocabulary")
+    app.add_typer(parse.app, name="parse")
     app.add_typer(weights.app, name="weights")
     app.add_typer(bench.app, name="bench")
+    app.add_typer(zoo.app, name="zoo")
     return app
 
 

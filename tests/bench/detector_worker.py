@@ -67,7 +67,7 @@ def serve(build: Callable[[Path, str], Detector], folder: Path, threads: int, de
     }
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
-        _forget_peak(device)
+        forget_peak(device)
         wall, processor = time.perf_counter(), time.process_time()
         found = tasks[line.strip()]()
         if device != "cpu":
@@ -75,7 +75,7 @@ def serve(build: Callable[[Path, str], Detector], folder: Path, threads: int, de
         row = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
         if line.strip() == "results":
             np.savez(folder / f"{type(detector).__name__}.npz", **found)
-        print(json.dumps(row | {"peak": _peak(device)}), file=answers, flush=True)
+        print(json.dumps(row | {"peak": peak(device)}), file=answers, flush=True)
 
 
 def optimiser_step(optimiser: torch.optim.Optimizer, losses: Callable[[], dict[str, torch.Tensor]]) -> float:
@@ -107,14 +107,15 @@ def _numbers(detector: Detector, name: str) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
 
 
-def _forget_peak(device: str) -> None:
+def forget_peak(device: str) -> None:
+    """Begin to look for the highest memory anew."""
     if device == "cpu":
         Path("/proc/self/clear_refs").write_text("5")
     else:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _peak(device: str) -> float:
+def peak(device: str) -> float:
     """Highest memory since it was forgotten, MiB: of the GPU's tensors, or of this process."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**20

@@ -87,6 +87,26 @@ def test_an_error_in_the_recipe_fails_the_flow_in_one_line(flow):
     assert "there is no stage slwo; did you mean slow?" in state.message
 
 
+def test_a_server_that_goes_away_is_told_in_one_line(flow, tmp_path, monkeypatch):
+    import httpx
+
+    from flows.here import run_here
+    from partseg.errors import PartsegError
+    from pipelines.plan import Selection, make_plan
+    from pipelines.recipe import load_recipe
+    from pipelines.watch import Unwatched
+    from pipelines.workspace import Workspace
+
+    class Cut(Unwatched):
+        def building(self, row):
+            raise httpx.ConnectError("refused")
+
+    workspace = Workspace.open(home=tmp_path / "home")
+    plan = make_plan(load_recipe(tmp_path / "w.yaml"), workspace)
+    with pytest.raises(PartsegError, match=r"does not answer any more.*goes on where this one ended"):
+        run_here(plan, workspace, Selection(), {}, Cut())
+
+
 def test_the_error_itself_reaches_a_caller_in_the_same_process(flow, tmp_path):
     from flows.here import run_here
     from pipelines.plan import Selection, make_plan
