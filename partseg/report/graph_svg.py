@@ -94,12 +94,12 @@ def _lines(
         end, row = layout.places[user], start.row
         for column in range(start.column, end.column):
             target = end.row if column == end.column - 1 else layout.lanes[name, column + 1]
-            piece = (column, row, target, float(column == end.column - 1))
+            piece = (float(column), row, target, float(column == end.column - 1))
             drawn[piece] = drawn.get(piece, True) and (name, user) in faint
             row = target
     paths: dict[bool, list[str]] = {False: [], True: []}
-    for (column, row, target, last), weak in drawn.items():
-        x0, y0 = _corner(int(column), row, box)
+    for (at, row, target, last), weak in drawn.items():
+        x0, y0 = _corner(int(at), row, box)
         x0, y0, y1 = x0 + box, y0 + HEIGHT / 2, _corner(0, target, box)[1] + HEIGHT / 2
         x1, middle = x0 + GAP_X, x0 + GAP_X / 2
         on = "" if last else f"H{x1 + box:g}"
