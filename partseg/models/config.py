@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from partseg.errors import RecipeError
 from partseg.validation import faults
@@ -77,6 +85,8 @@ class RoiConfig(_Strict):
         box_weights: of the box coding of the first stage.
         cascade: the stages after the first; none is a plain Mask R-CNN.
         canonical_size: the side, in pixels, of a region that is read from the level of stride 16.
+        masks: whether there is a mask head. Without one nothing learns masks, what is found are boxes, and the
+            sizes of the mask head mean nothing.
     """
 
     samples_per_image: Count = 512
@@ -90,6 +100,17 @@ class RoiConfig(_Strict):
     mask_pool: Count = 14
     mask_convs: Count = 4
     mask_channels: Count = 256
+    masks: bool = True
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A mask head is only mentioned where it is left out.
+
+        So keys of stages, models' descriptions and checkpoints of trainings are as they were before one could
+        leave it out, and stay valid.
+        """
+        content: dict[str, Any] = handler(self)
+        return {name: value for name, value in content.items() if name != "masks" or not value}
 
 
 class LossConfig(_Strict):

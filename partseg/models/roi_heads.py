@@ -1,4 +1,4 @@
-"""Regions: pooled from the pyramid, named, corrected and masked, in one stage or in a cascade.
+"""Regions: pooled from the pyramid, named, corrected and, mostly, masked, in one stage or in a cascade.
 
 Cai and Vasconcelos, "Cascade R-CNN: Delving into High Quality Object Detection", CVPR 2018.
 """
@@ -43,7 +43,7 @@ class StageOutput:
 
 
 class RoiHeads(nn.Module):
-    """Pools regions from the pyramid and predicts class, box and mask.
+    """Pools regions from the pyramid and predicts class, box and, with a mask head, mask.
 
     With a cascade, each stage has a box head of its own and looks at the boxes the stage before
     has corrected. The names of its tensors and losses then carry the stage's number: ``box_head.0.fc1``,
@@ -82,9 +82,11 @@ class RoiHeads(nn.Module):
         ]
         self.box_head = nn.ModuleList(heads) if config.cascade else heads[0]
         self.box_predictor = nn.ModuleList(predictors) if config.cascade else predictors[0]
-        self.mask_head = MaskHead(
-            in_channels=channels, channels=config.mask_channels, convs=config.mask_convs
-        )
+        self.mask_head: MaskHead | None = None
+        if config.masks:
+            self.mask_head = MaskHead(
+                in_channels=channels, channels=config.mask_channels, convs=config.mask_convs
+            )
 
     def predict(
         self, features: Sequence[Tensor], boxes: Sequence[Tensor], text: Tensor, stage: int = 0
@@ -104,7 +106,11 @@ class RoiHeads(nn.Module):
         return cast("tuple[Tensor, Tensor]", predictor(regions, text))
 
     def mask_logits(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Mask logits [N, m, m] of the regions of all images, each over the extent of its box."""
+        """Mask logits [N, m, m] of the regions of all images, each over the extent of its box.
+
+        Only with a mask head.
+        """
+        assert self.mask_head is not None
         return cast(Tensor, self.mask_head(self._pool(features, boxes, self.config.mask_pool)))
 
     def part_losses(
@@ -115,7 +121,7 @@ class RoiHeads(nn.Module):
         text: Tensor,
         image_counts: Tensor | None,
     ) -> dict[str, Tensor]:
-        """Losses of data with boxes and, where they are given, masks."""
+        """Losses of data with boxes and, where they are given and there is a mask head, masks."""
         first = self._choose(proposals, targets, len(text))
         samples, result = first, {}
         for stage, output in enumerate(self._run(features, [s.boxes for s in first], proposals, text)):
@@ -140,7 +146,7 @@ class RoiHeads(nn.Module):
                 len(labels),
             )
         masks = [t.masks for t in targets if t.masks is not None]
-        if len(masks) == len(targets):
+        if self.mask_head is not None and len(masks) == len(targets):
             # Masks are learnt in the regions of the first stage, and used (see detect) in those of the last.
             regions = [s.boxes[s.foreground] for s in first]
             target = mask_targets(

@@ -97,7 +97,8 @@ class Detections:
         boxes: [N, 4] float32 xyxy.
         scores: [N] float32 in 0..1.
         labels: [N] int64, rows of the text matrix.
-        rles: N compressed COCO run-lengths (the ``counts`` bytes).
+        rles: N compressed COCO run-lengths (the ``counts`` bytes); N times None from a detector without a mask
+            head.
         height: of the original image.
         width: of the original image.
     """
@@ -105,7 +106,7 @@ class Detections:
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    rles: tuple[bytes, ...]
+    rles: tuple[bytes | None, ...]
     height: int
     width: int
 
@@ -113,7 +114,13 @@ class Detections:
         return len(self.scores)
 
     def masks(self) -> NDArray[np.bool_]:
-        """The decoded masks, bool [N, height, width]."""
+        """The decoded masks, bool [N, height, width].
+
+        Raises:
+            ValueError: the detector has no mask head.
+        """
+        if None in self.rles:
+            raise ValueError("these are boxes without masks")
         if not self.rles:
             return np.zeros((0, self.height, self.width), dtype=bool)
         coded = [{"size": [self.height, self.width], "counts": counts} for counts in self.rles]

@@ -122,8 +122,10 @@ class VLPart(nn.Module):
             self.roi_heads.select(boxes, score, size=shape, options=options)
             for boxes, score, shape in zip(refined, scores, shapes, strict=True)
         ]
-        logits = self.roi_heads.mask_logits(features, [boxes for boxes, _, _ in chosen])
-        masks = torch.split(logits.sigmoid().float(), [len(boxes) for boxes, _, _ in chosen])
+        masks: Sequence[Tensor | None] = [None] * len(chosen)
+        if self.config.roi.masks:
+            logits = self.roi_heads.mask_logits(features, [boxes for boxes, _, _ in chosen])
+            masks = torch.split(logits.sigmoid().float(), [len(boxes) for boxes, _, _ in chosen])
         return [
             _detections(*found, mask, shape, size, options.mask_threshold)
             for found, mask, shape, size in zip(chosen, masks, shapes, sizes, strict=True)
@@ -241,7 +243,7 @@ def _detections(
     boxes: Tensor,
     scores: Tensor,
     labels: Tensor,
-    masks: Tensor,
+    masks: Tensor | None,
     shape: tuple[int, int],
     size: tuple[int, int],
     threshold: float,
@@ -251,11 +253,14 @@ def _detections(
     boxes = box_ops.clip(boxes * _scale(shape, size, boxes), height, width)
     kept = box_ops.non_empty(boxes)
     boxes = boxes[kept]
+    rles: Sequence[bytes | None] = [None] * len(boxes)
+    if masks is not None:
+        rles = paste(masks[kept], boxes, height, width, threshold)
     return Detections(
         boxes=boxes.cpu(),
         scores=scores[kept].cpu(),
         labels=labels[kept].cpu(),
-        rles=tuple(paste(masks[kept], boxes, height, width, threshold)),
+        rles=tuple(rles),
         height=height,
         width=width,
     )

@@ -263,8 +263,7 @@ def check_model(params: Params, fact: dict[str, Any]) -> None:
         fact["model.mask_head.num_conv"],
         fact["model.mask_head.conv_dim"],
     )
-    # VOC has no masks: the original leaves the mask head out there, ours gets no gradient.
-    assert fact["model.mask_head.enabled"] is ([data.origin for data in params.data] != ["voc2007"])
+    assert roi.masks is fact["model.mask_head.enabled"]
     losses = model.losses
     assert losses.mask == fact["model.roi_heads.mask_weight"] * fact["model.losses.loss_mask.weight"]
     kinds = {data.annotation for data in params.data}

@@ -102,16 +102,17 @@ def _vlpart(shapes: Shapes) -> Architecture | None:
     if not backbone or (stages and stages != len(cascade) + 1):
         return None
     first = "0." if stages else ""
+    masks = any(name.startswith("roi_heads.mask_head.") for name in shapes)
     needed = (
         "backbone.fpn_output2.weight",
         f"roi_heads.box_head.{first}fc1.weight",
         f"roi_heads.box_predictor.{first}cls_score.linear.weight",
-        "roi_heads.mask_head.deconv.weight",
+        *(["roi_heads.mask_head.deconv.weight"] if masks else []),
     )
     # No model larger than the file: a tensor without numbers may claim any side.
     if any(len(shape := shapes.get(name, ())) < 2 or 0 in shape for name in needed):
         return None
-    output, fc1, text, mask = (shapes[name] for name in needed)
+    output, fc1, text, *mask = (shapes[name] for name in needed)
     # Built from dictionaries and validated again: shapes of a damaged file may make no sense.
     tables = base.model_dump()
     tables["backbone"]["name"] = backbone
@@ -119,16 +120,20 @@ def _vlpart(shapes: Shapes) -> Architecture | None:
     tables["roi"] |= {
         "box_pool": math.isqrt(fc1[1] // output[0]),
         "box_channels": min(fc1[0], text[1]),
-        "mask_channels": min(mask[:2]),
-        "mask_convs": _count(shapes, r"roi_heads\.mask_head\.mask_fcn(\d+)\.weight"),
         "cascade": cascade if stages else (),
+        "masks": masks,
     }
+    if masks:
+        tables["roi"] |= {
+            "mask_channels": min(mask[0][:2]),
+            "mask_convs": _count(shapes, r"roi_heads\.mask_head\.mask_fcn(\d+)\.weight"),
+        }
     try:
         config = ModelConfig.model_validate(tables)
     except ValueError:
         return None
     heads = f"a cascade of {stages} heads" if stages else "one box head"
-    words = f"VLPart, {backbone}, {heads}, texts of {text[0]} numbers"
+    words = f"VLPart, {backbone}, {heads}, {'' if masks else 'no mask head, '}texts of {text[0]} numbers"
     return Architecture(kind="vlpart", backbone=backbone, words=words, config=config)
 
 
