@@ -3,8 +3,8 @@
     python -m tests.bench.parsed_labels --seeds 0 1 2
 
 For every seed a new world is made, and four models are trained: the base model, and three that go on from it
-for equally long: without the photos, with their labels, and with their parsed parts. Prints mask AP50 in percent
-on the held-out images.
+for equally long: without the photos, with their labels, and with their parsed parts. Prints mask AP50 in
+percent on the held-out images.
 """
 
 from __future__ import annotations
