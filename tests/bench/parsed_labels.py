@@ -2,9 +2,9 @@
 
     python -m tests.bench.parsed_labels --seeds 0 1 2
 
-For every seed a new world is made, and four models are trained: the base model, and three that go on from it
-for equally long: without the photos, with their labels, and with their parsed parts. Prints mask AP50 in
-percent on the held-out images.
+For every seed a new world is made, and five models are trained: the base model, and four that go on from it
+for equally long: without the photos, with their labels, with their parsed parts as VLPart learns from them, and
+with these as if they were true boxes and masks. Prints mask AP50 in percent on the held-out images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines.recipe import load_recipe
 from pipelines.run import run_recipe
 from pipelines.workspace import Workspace
 
-MODELS = ("base", "without_parsed", "with_label", "with_parsed")
+MODELS = ("base", "without_parsed", "with_label", "with_parsed", "with_masks")
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     rows = []
-    print(f"{'seed':6}{'group':7}" + "".join(f"{name:>16}" for name in MODELS) + f"{'with - without':>16}")
+    print(f"{'seed':6}{'group':7}" + "".join(f"{name:>16}" for name in MODELS) + f"{'parsed - without':>18}")
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
             measured = ablation(seed, Path(folder))
@@ -58,7 +58,7 @@ def ablation(seed: int, home: Path) -> dict[tuple[str, str], float]:
 
 def show(seed: str, group: str, values: list[float]) -> None:
     cells = "".join(f"{value:16.1f}" for value in values)
-    print(f"{seed:6}{group:7}{cells}{values[-1] - values[1]:+16.1f}", flush=True)
+    print(f"{seed:6}{group:7}{cells}{values[3] - values[1]:+18.1f}", flush=True)
 
 
 if __name__ == "__main__":
