@@ -1,4 +1,4 @@
-"""What gc keeps for recipes: what they made last, and what they would find as they are now."""
+"""What gc keeps for recipes and checks of weights: what they made last, and what they would find now."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from partseg.errors import RecipeError
+from partseg.store import Store
 from pipelines.plan import make_plan
 from pipelines.problems import suggestion
 from pipelines.recipe import CONFIGS, Recipe, load_recipe, profile_names, recipe_names
 from pipelines.workspace import Workspace
+from pipelines.zoo_check import last_check
 
 Refs = Mapping[tuple[str, str], str]
 
@@ -20,7 +22,8 @@ def recipe_roots(
     """The keys to keep for recipes.
 
     For each: the last artifact of every stage, and those that its plan finds in the store now; the two differ
-    after a run with ``--set``.
+    after a run with ``--set``. A ``partseg zoo check ROW`` counts as a recipe ``zoo-check-ROW``, with the
+    file that it read last.
 
     Args:
         workspace: has the store.
@@ -35,10 +38,10 @@ def recipe_roots(
     labels = {recipe for recipe, _ in refs}
     recipes: dict[str, Recipe | None] = {}
     if keep is None:
-        recipes = {label: _load(label, configs) for label in labels}
+        recipes = {label: _load(label, workspace.store, configs) for label in labels}
     else:
         for name in keep:
-            recipes.update(_kept(name, labels, configs))
+            recipes.update(_kept(name, labels, workspace.store, configs))
     roots = {key for (recipe, _), key in refs.items() if recipe in recipes}
     for loaded in recipes.values():
         if loaded is not None:
@@ -47,7 +50,7 @@ def recipe_roots(
     return roots
 
 
-def _kept(name: str, labels: set[str], configs: Path) -> dict[str, Recipe | None]:
+def _kept(name: str, labels: set[str], store: Store, configs: Path) -> dict[str, Recipe | None]:
     """Label -> recipe, if there is still one, of what a person calls ``name``."""
     base, _, profile = name.partition("@")
     if base.endswith((".yaml", ".yml")):
@@ -62,12 +65,14 @@ def _kept(name: str, labels: set[str], configs: Path) -> dict[str, Recipe | None
         raise RecipeError(
             f"there is no recipe called {name}", fix=suggestion(name, sorted({*labels, *shipped}))
         )
-    return {label: _load(label, configs) for label in found or {name}}
+    return {label: _load(label, store, configs) for label in found or {name}}
 
 
-def _load(label: str, configs: Path) -> Recipe | None:
-    """The recipe, if it is one that comes with partseg and still has that profile."""
+def _load(label: str, store: Store, configs: Path) -> Recipe | None:
+    """The recipe, if it is one that comes with partseg and still has that profile, or that of a check."""
     name, _, profile = label.partition("@")
-    if name not in recipe_names(configs) or (profile and profile not in profile_names(name, configs=configs)):
+    if name not in recipe_names(configs):
+        return last_check(label, store, configs=configs)
+    if profile and profile not in profile_names(name, configs=configs):
         return None
     return load_recipe(name, profile=profile or None, configs=configs)

@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from partseg.errors import RecipeError, WeightsError
+from partseg.store import Store
 from pipelines.graph import ancestors, order
 from pipelines.kinds import load_kind
 from pipelines.plan import Plan
-from pipelines.recipe import Recipe, Stage
+from pipelines.recipe import CONFIGS, Recipe, Stage, load_recipe, profile_names
 from pipelines.train import Params as TrainParams
-from pipelines.zoo import Row
+from pipelines.zoo import Row, read_zoo, zoo_names
 from pipelines.zoo_state import evaluations
+
+PREFIX = "zoo-check-"
+"""What the recipe name of a check begins with; the row follows."""
 
 
 def check_recipe(recipe: Recipe, row: Row, weights: Path) -> Recipe:
@@ -37,13 +41,40 @@ def check_recipe(recipe: Recipe, row: Row, weights: Path) -> Recipe:
     kept = ancestors({name: stage.needs for name, stage in stages.items()}, wanted)
     return replace(
         recipe,
-        name=f"zoo-check-{row.id}",
+        name=f"{PREFIX}{row.id}",
         description=f"{row.label} ({row.config}) with the weights {weights.name}",
         stages={
             name: stages[name] for name in order({n: s.needs for n, s in stages.items()}) if name in kept
         },
         published={name: numbers for name, numbers in recipe.published.items() if name in kept - {row.stage}},
     )
+
+
+def last_check(label: str, store: Store, *, configs: Path = CONFIGS) -> Recipe | None:
+    """The recipe of a check that was made, with the name of the file that it read last.
+
+    Args:
+        label: the name that its artifacts go by, ``zoo-check-ROW`` or ``zoo-check-ROW@PROFILE``.
+        store: where they are.
+        configs: folder with the recipes.
+
+    Returns:
+        None where ``label`` is of no check, where its row or profile is no more, and where nothing says which
+        file it read.
+    """
+    name, _, profile = label.partition("@")
+    zoos = map(read_zoo, zoo_names())
+    found = ((zoo, row) for zoo in zoos for row in zoo.rows if f"{PREFIX}{row.id}" == name)
+    zoo, row = next(found, (None, None))
+    if zoo is None or row is None:
+        return None
+    key = store.ref(label, row.stage)
+    action = None if key is None else store.action(key)
+    weights = None if action is None else action.parts.get("params", {}).get("weights")
+    recipe = zoo.recipe_of(row)
+    if not isinstance(weights, str) or (profile and profile not in profile_names(recipe, configs=configs)):
+        return None
+    return check_recipe(load_recipe(recipe, profile=profile or None, configs=configs), row, Path(weights))
 
 
 def check_ready(plan: Plan) -> None:

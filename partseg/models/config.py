@@ -85,8 +85,8 @@ class RoiConfig(_Strict):
         box_weights: of the box coding of the first stage.
         cascade: the stages after the first; none is a plain Mask R-CNN.
         canonical_size: the side, in pixels, of a region that is read from the level of stride 16.
-        masks: whether there is a mask head. Without one nothing learns masks, what is found are boxes, and the
-            sizes of the mask head mean nothing.
+        masks: whether there is a mask head. Without one masks are not learnt, what is found are boxes, and
+            the sizes of a mask head mean nothing.
     """
 
     samples_per_image: Count = 512

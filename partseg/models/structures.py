@@ -97,8 +97,8 @@ class Detections:
         boxes: [N, 4] float32 xyxy.
         scores: [N] float32 in 0..1.
         labels: [N] int64, rows of the text matrix.
-        rles: N compressed COCO run-lengths (the ``counts`` bytes); N times None from a detector without a mask
-            head.
+        rles: N compressed COCO run-lengths (the ``counts`` bytes); N times None from a detector without a
+            mask head.
         height: of the original image.
         width: of the original image.
     """

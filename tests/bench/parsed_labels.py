@@ -3,8 +3,8 @@
     python -m tests.bench.parsed_labels --seeds 0 1 2
 
 For every seed a new world is made, and five models are trained: the base model, and four that go on from it
-for equally long: without the photos, with their labels, with their parsed parts as VLPart learns from them, and
-with these as if they were true boxes and masks. Prints mask AP50 in percent on the held-out images.
+for equally long: without the photos, with their labels, with their parsed parts as VLPart learns from them,
+and with these as if they were true boxes and masks. Prints mask AP50 in percent on the held-out images.
 """
 
 from __future__ import annotations
