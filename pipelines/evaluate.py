@@ -9,6 +9,7 @@ from typing import Literal, Self
 import orjson
 from pydantic import Field, model_validator
 
+from partseg.errors import RecipeError
 from partseg.models.config import InferenceConfig
 from pipelines.artifact import Artifact, Metrics, StageContext
 from pipelines.inputs import Group, KindOfClass, chosen, open_dataset, reading_workers
@@ -70,7 +71,11 @@ class Params(StageParams):
 
 
 def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: StageContext) -> Metrics:
-    """Predict on every image, keep the predictions, score them."""
+    """Predict on every image, keep the predictions, score them.
+
+    Raises:
+        RecipeError: masks are to be compared, and the detector finds none.
+    """
     from partseg.evaluation.instance_run import run as match_all
     from partseg.evaluation.predictions import write_predictions
     from partseg.evaluation.protocols import PROTOCOLS, instance_state
@@ -81,8 +86,11 @@ def run(params: Params, inputs: Mapping[str, Artifact], out: Path, report: Stage
     wanted = chosen(dataset.categories, kind=params.classes, group=params.group)
     ids = [category.category_id for category in wanted]
     text = load_table(inputs[params.vocabulary]).rows([category.name for category in wanted])
+    detector = load_detector(inputs[params.weights])
+    if "segm" in params.overlap and not detector.config.roi.masks:
+        raise RecipeError(f"{params.weights} finds boxes without masks", fix="give overlap: [bbox]")
     predictions = predict_split(
-        load_detector(inputs[params.weights]),
+        detector,
         split,
         text,
         ids,

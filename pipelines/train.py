@@ -148,6 +148,8 @@ class Params(StageParams):
             raise ValueError("give init, a whole detector, or backbone, not both")
         if self.select == "best" and self.validation is None:
             raise ValueError("select: best is measured by a validation; give one")
+        if self.validation and not self.model.roi.masks:
+            raise ValueError("a validation measures AP of masks, and model.roi.masks is false; leave it out")
         if self.order == "epochs" and len(self.data) != 1:
             raise ValueError("order: epochs goes through one dataset; give one, or order: weighted")
         return self

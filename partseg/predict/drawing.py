@@ -30,7 +30,7 @@ def draw(prediction: Prediction, *, legend: bool = True) -> Image.Image:
     """The image of a prediction with what was found in it.
 
     Every object has a colour of its own, which its parts vary. An object with parts is an outline around
-    them.
+    them, and what has no mask is its box.
     """
     size = picture_size(prediction.height, prediction.width)
     pixels = Image.fromarray(prediction.pixels).resize(size, Image.Resampling.BICUBIC)
@@ -41,7 +41,7 @@ def draw(prediction: Prediction, *, legend: bool = True) -> Image.Image:
             mask=_fitted(prediction, row, size),
             name=name,
             score=float(prediction.scores[row]),
-            filled=row not in owners,
+            filled=row not in owners and prediction.rles[row] is not None,
         )
         for row, name in enumerate(names)
     ]
@@ -58,9 +58,17 @@ def picture_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _fitted(prediction: Prediction, row: int, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask at the size of the picture; only what is around it is resized."""
+    """A mask, or a box, at the size of the picture; only what is around it is resized."""
     result = np.zeros((size[1], size[0]), np.bool_)
-    x, y, w, h = rle_bbox(prediction.rles[row], prediction.height)
+    rle = prediction.rles[row]
+    if rle is None:
+        x0, x1 = (round(value * size[0] / prediction.width) for value in prediction.boxes[row, ::2].tolist())
+        y0, y1 = (
+            round(value * size[1] / prediction.height) for value in prediction.boxes[row, 1::2].tolist()
+        )
+        result[max(0, y0) : y1, max(0, x0) : x1] = True
+        return result
+    x, y, w, h = rle_bbox(rle, prediction.height)
     if not w * h:
         return result
     (left, right), (x0, x1) = _reach(x, x + w, prediction.width, size[0])

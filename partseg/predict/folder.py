@@ -199,13 +199,13 @@ def _source(photo: PhotoFile) -> dict[str, Any]:
 
 
 def _coco(image_id: int, found: Mapping[str, Any]) -> dict[str, Any]:
+    mask = found["segmentation"]
     return {
         "image_id": image_id,
         "category_id": found["category_id"],
         "bbox": xyxy_to_xywh(found["box_xyxy"]),
         "score": found["score"],
-        "segmentation": found["segmentation"],
-    }
+    } | ({} if mask is None else {"segmentation": mask})
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from partseg.layout import rle_area
+from partseg.layout import mask_to_rle, rle_area
 
 # "Contains most of it": a part that is mostly outside every object of its class belongs to none of them.
 MOST = 0.5
@@ -17,17 +17,17 @@ MOST = 0.5
 def link_parts(
     labels: NDArray[np.int64],
     boxes: NDArray[np.float32],
-    rles: Sequence[bytes],
+    rles: Sequence[bytes | None],
     size: tuple[int, int],
     owners: Sequence[int],
 ) -> NDArray[np.int64]:
-    """Give every part the object of its class that contains most of its mask.
+    """Give every part the object of its class that contains most of its mask, or of its box without masks.
 
     Args:
         labels: [N] classes of the detections, best score first: of two objects that contain a part equally,
             the better one has it.
-        boxes: [N, 4] xyxy px; they decide for a detection with an empty mask.
-        rles: N compressed COCO run-lengths.
+        boxes: [N, 4] xyxy px; they decide for a detection with an empty mask or none.
+        rles: N compressed COCO run-lengths, or None.
         size: height and width of the image.
         owners: [C], class of the objects that a class is a part of, or -1.
 
@@ -35,8 +35,10 @@ def link_parts(
         [N] row of the object each detection is a part of, or -1.
     """
     result = np.full(len(labels), -1, np.int64)
-    coded = [{"size": list(size), "counts": counts} for counts in rles]
-    areas = np.array([rle_area(counts) for counts in rles], np.int64)  # pycocotools' own stops at 255 masks
+    nothing = mask_to_rle(np.zeros(size, np.bool_))
+    counts = [nothing if rle is None else rle for rle in rles]
+    coded = [{"size": list(size), "counts": rle} for rle in counts]
+    areas = np.array([rle_area(rle) for rle in counts], np.int64)  # pycocotools' own stops at 255 masks
     owner = np.asarray(owners, np.int64)[labels]
     for kind in np.unique(owner[owner >= 0]):
         parts, objects = np.flatnonzero(owner == kind), np.flatnonzero(labels == kind)

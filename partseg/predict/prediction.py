@@ -40,7 +40,8 @@ class Prediction:
         boxes: float32 [N, 4] xyxy px of that image.
         scores: float32 [N] in 0..1.
         labels: int64 [N], positions in ``classes``.
-        rles: N masks as compressed COCO run-lengths (the ``counts`` bytes) of size H × W.
+        rles: N masks as compressed COCO run-lengths (the ``counts`` bytes) of size H × W; None from a
+            detector that finds boxes only.
         part_of: int64 [N], row of the object each detection is a part of; -1 for objects, and for parts whose
             object was not found.
         classes: what was looked for.
@@ -50,7 +51,7 @@ class Prediction:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
-    rles: tuple[bytes, ...]
+    rles: tuple[bytes | None, ...]
     part_of: NDArray[np.int64]
     classes: tuple[NamedClass, ...]
 
@@ -78,23 +79,34 @@ class Prediction:
         return tuple(self.classes[label].kind for label in self.labels.tolist())
 
     def mask(self, row: int) -> NDArray[np.bool_]:
-        """The mask of a detection, bool [H, W]."""
-        return rle_to_mask(self.rles[row], self.height, self.width)
+        """The mask of a detection, bool [H, W]; that of its box where it has none."""
+        rle = self.rles[row]
+        if rle is not None:
+            return rle_to_mask(rle, self.height, self.width)
+        x0, y0, x1, y1 = (max(0, round(value)) for value in self.boxes[row].tolist())
+        result = np.zeros((self.height, self.width), np.bool_)
+        result[y0:y1, x0:x1] = True
+        return result
 
     def parts(self, row: int) -> list[int]:
         """Rows of the parts of an object, best first."""
         return [int(part) for part in np.flatnonzero(self.part_of == row)]
 
     def crop(self, row: int) -> Image.Image:
-        """The detection cut out: RGBA, the size of its box, transparent outside its mask."""
+        """The detection cut out: RGBA, the size of its box, transparent outside its mask, if any."""
         x0, y0, x1, y1 = self.boxes[row].tolist()
         x, y = min(int(x0), self.width - 1), min(int(y0), self.height - 1)
         window = np.s_[y : max(y + 1, int(np.ceil(y1))), x : max(x + 1, int(np.ceil(x1)))]
-        alpha = self.mask(row)[window].astype(np.uint8) * 255
-        return Image.fromarray(np.dstack([self.pixels[window], alpha]))
+        cut = self.pixels[window]
+        alpha = np.full(cut.shape[:2], 255, np.uint8)
+        if self.rles[row] is not None:
+            alpha = self.mask(row)[window].astype(np.uint8) * 255
+        return Image.fromarray(np.dstack([cut, alpha]))
 
     def draw(self, *, legend: bool = True) -> Image.Image:
         """The image with its objects outlined, their parts tinted in shades of their colour, and names.
+
+        Of a detection without a mask its box is drawn.
 
         Args:
             legend: whether to list below the image what is in it.
@@ -102,22 +114,25 @@ class Prediction:
         return draw(self, legend=legend)
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
-        """The detections as COCO results."""
+        """The detections as COCO results; without ``segmentation`` where there are no masks."""
         return [
             {
                 "image_id": image_id,
                 "category_id": self.classes[label].category_id,
                 "bbox": xyxy_to_xywh(box),
                 "score": round(score, 6),
-                "segmentation": {"size": [self.height, self.width], "counts": rle.decode()},
             }
+            | ({} if rle is None else {"segmentation": self._segmentation(rle)})
             for label, box, score, rle in zip(
                 self.labels.tolist(), self.boxes.tolist(), self.scores.tolist(), self.rles, strict=True
             )
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the pixels, ready for JSON; ``part_of`` is a position in ``detections`` or null."""
+        """Everything but the pixels, ready for JSON; ``part_of`` is a position in ``detections`` or null.
+
+        ``area``, of the mask, and ``segmentation`` are null where there are no masks.
+        """
         return {
             "height": self.height,
             "width": self.width,
@@ -127,10 +142,10 @@ class Prediction:
                     "kind": self.classes[label].kind,
                     "score": found["score"],
                     "box_xyxy": [_px(value) for value in box],
-                    "area": rle_area(rle),
+                    "area": None if rle is None else rle_area(rle),
                     "part_of": None if owner < 0 else owner,
                     "category_id": found["category_id"],
-                    "segmentation": found["segmentation"],
+                    "segmentation": found.get("segmentation"),
                 }
                 for label, box, rle, owner, found in zip(
                     self.labels.tolist(),
@@ -142,6 +157,9 @@ class Prediction:
                 )
             ],
         }
+
+    def _segmentation(self, rle: bytes) -> dict[str, Any]:
+        return {"size": [self.height, self.width], "counts": rle.decode()}
 
 
 def xyxy_to_xywh(box: Sequence[float]) -> list[float]:

@@ -68,6 +68,22 @@ def test_photos_become_pictures_and_coco_results(weights: Path, shots: Path, tmp
     assert sum(per_photo.values()) > 0
 
 
+def test_a_detector_without_a_mask_head_gives_boxes(shots: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    out, model = tmp_path / "out", write_model(tmp_path / "model", trained=True, masks=False)
+    run(shots, "--weights", model, "--out", out, "--crops")
+    assert len(list(out.glob("overlays/**/*.jpg"))) == 3
+    content = [json.loads(path.read_text())["detections"] for path in out.glob("detections/**/*.json")]
+    found = [item for detections in content for item in detections]
+    assert len(list(out.glob("crops/**/*.png"))) == len(found) > 0
+    assert all(item["segmentation"] is None for item in found)
+    results = COCO(str(out / "images.json")).loadRes(str(out / "results.json"))
+    assert len(results.getAnnIds()) == len(found)
+    before = files(out / "detections")
+    run(shots, "--weights", model, "--out", out, "--crops")
+    assert files(out / "detections") == before
+
+
 def test_one_photo_is_told_about(weights: Path, shots: Path, tmp_path: Path) -> None:
     text = run(shots / "a.png", "--weights", weights, "--out", tmp_path / "out").output
     assert "1 photo;" in text

@@ -190,6 +190,10 @@ def test_all_parameters_reach_the_training(world):
     [
         ("{kind: train, init: base, backbone: base}", "give init, a whole detector, or backbone"),
         ("{kind: train, select: best}", "select: best is measured by a validation"),
+        (
+            "{kind: train, model: {roi: {masks: false}}, validation: {from: parts, every: 1}}",
+            "a validation measures AP of masks",
+        ),
         ("{kind: train, order: epochs, data: [{from: parts}, {from: parts}]}", "goes through one dataset"),
         ("{kind: train, data: [{from: parts, annotation: image, keep_empty: true}]}", "keep_empty"),
         ("{kind: pretrained, backbone: {name: resnet50}}", "give either weights, .* or a seed"),

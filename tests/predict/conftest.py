@@ -30,9 +30,10 @@ def predictor(model_folder: Path) -> Predictor:
     return Predictor.from_pretrained(model_folder, device="cpu", score=LOW)
 
 
-def write_model(folder: Path, *, trained: bool) -> Path:
+def write_model(folder: Path, *, trained: bool, masks: bool = True) -> Path:
     torch.manual_seed(0)
     config = load_config(ROOT / "configs/models/tiny.yaml")
+    config = config.model_copy(update={"roi": config.roi.model_copy(update={"masks": masks})})
     vocabulary = Vocabulary(names=NAMES, encoder="offline:128", template="a {name}") if trained else None
     save_model(folder, build_model(config), ModelCard(config=config, vocabulary=vocabulary))
     return folder

@@ -53,6 +53,12 @@ def test_boxes_decide_where_a_mask_is_empty() -> None:
     assert link([(DOG, (0, 0, 20, 20)), (HEAD, (30, 30, 39, 39))], empty=(0, 1)) == [-1, -1]
 
 
+def test_boxes_decide_where_there_are_no_masks() -> None:
+    boxes = np.array([(0, 0, 20, 20), (30, 0, 39, 20), (2, 2, 10, 10), (25, 25, 30, 30)], np.float32)
+    labels = np.array([DOG, DOG, HEAD, HEAD], np.int64)
+    assert link_parts(labels, boxes, [None] * 4, (40, 40), OWNERS).tolist() == [-1, -1, 0, -1]
+
+
 def test_more_detections_than_fit_into_a_byte() -> None:
     assert link([(DOG, (0, 0, 20, 20)), *[(HEAD, (2, 2, 10, 10))] * 299]) == [-1, *[0] * 299]
 
@@ -94,6 +100,22 @@ def test_a_crop_is_transparent_outside_the_mask() -> None:
     crop = np.asarray(result.crop(0))
     assert crop[..., 3].sum() == 255 * 100
     assert crop[6, 6].tolist() == [128, 128, 128, 255]
+
+
+def test_without_masks_boxes_are_shown_and_written() -> None:
+    result = prediction(FOUND)
+    object.__setattr__(result, "rles", (None,) * len(FOUND))
+    rows = result.to_coco(image_id=7)
+    assert rows[1]["bbox"] == [8, 8, 12, 12]
+    assert not any("segmentation" in row for row in rows)
+    content = result.to_dict()["detections"]
+    assert {(item["area"], item["segmentation"]) for item in content} == {(None, None)}
+    assert result.mask(0).sum() == 35 * 45
+    assert np.asarray(result.crop(0)).shape == (45, 35, 4)
+    assert np.asarray(result.crop(0))[..., 3].min() == 255
+    plain = np.asarray(result.draw(legend=False))
+    assert plain[14 * 8, 14 * 8].tolist() == [128, 128, 128]  # inside the head's box nothing is tinted
+    assert plain[30 * 8, 5 * 8].tolist() != [128, 128, 128]  # the dog's box has an outline
 
 
 def test_a_part_has_a_shade_of_its_object_and_no_two_things_one_colour() -> None:
