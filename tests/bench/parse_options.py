@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -45,13 +46,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--base-iterations", type=int, help="train the base model for longer than the demo")
+    parser.add_argument("--home", type=Path, help="folder to keep, so that a second call goes on from it")
     options = parser.parse_args()
     print(
         f"{'transferred parts':44}"
         + "".join(f"{f'seed {seed}':>16}" for seed in options.seeds)
         + f"{'mean':>16}"
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with nullcontext(options.home) if options.home else tempfile.TemporaryDirectory() as folder:
         for name, changes in VARIANTS.items():
             tallies = [
                 audited(seed, changes, options.base_iterations, Path(folder)) for seed in options.seeds
