@@ -133,7 +133,7 @@ def test_uncertain_parts_are_left_out(labelled_dataset: Dataset, base: Base, det
     assert [row.score for row in cat.annotations[1:]] == pytest.approx([0.9])
 
 
-@given(st.lists(SHARE, min_size=4, max_size=4), st.integers(0, 3), SHARE)
+@given(st.lists(SHARE, min_size=5, max_size=5), st.integers(0, 4), SHARE)
 def test_confidence_is_a_share_and_grows_with_all_it_is_made_of(
     values: list[float], place: int, more: float
 ) -> None:
@@ -143,8 +143,8 @@ def test_confidence_is_a_share_and_grows_with_all_it_is_made_of(
     better = [max(value, more) if i == place else value for i, value in enumerate(values)]
     assert 0 <= confidence(values) <= confidence(better) <= 1
     assert confidence([-0.5, *values[1:]]) == 0
-    assert confidence([1, 1, 1, 1]) == 1
-    assert confidence([0.25, 0.25, 1, 1]) == 0.25  # a number all agree on is itself
+    assert confidence([1, 1, 1, 1, 1]) == 1
+    assert confidence([0.25, 0.25, 1, 1, 1]) == 0.25  # a number all agree on is itself
 
 
 def image(number: int, label: int, *confidences: float) -> Record:
