@@ -262,6 +262,7 @@ def test_masks_that_do_not_fit_are_refused_at_once(counts: bytes, message: str) 
         run(CocoAP(CATEGORIES), [image], found)
 
 
+@pytest.mark.slow
 def test_two_ranks_gather_their_states(tmp_path: Any) -> None:
     pytest.importorskip("torch")
     import torch.multiprocessing as processes

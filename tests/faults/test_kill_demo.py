@@ -31,6 +31,7 @@ MOMENTS = ("parts .*running", "base .*running", "parsed .*running", "with_parsed
 CHECKPOINT = "work/*/state/**/*.safetensors"
 
 
+@pytest.mark.slow  # test_kill.py and test_training_kill.py kill smaller runs in the ordinary suite
 def test_a_run_killed_while_training_goes_on_from_its_checkpoint_and_ends_the_same(undisturbed, tmp_path):
     process = start(tmp_path)
     deadline = time.monotonic() + 120

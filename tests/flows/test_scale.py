@@ -216,7 +216,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_flow_takes_its_cluster_along(prefect_server: str, tmp_path: Path, number: int) -> None:
     write_imagenet_folder(tmp_path / "raw", seed=0, per_class=1, classes=CLASSES, size=32)
     for name in CLASSES:  # many links to one large file: slow to read, quick to write

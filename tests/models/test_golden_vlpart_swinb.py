@@ -92,7 +92,7 @@ def test_inference(model: VLPart, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("case", "annotation", "index"),
     [
-        ("box_fed_arange", "box", 0),
+        pytest.param("box_fed_arange", "box", 0, marks=pytest.mark.slow),
         pytest.param("box_fed_all", "box", 0, marks=pytest.mark.slow),
         pytest.param("part_nofed_arange", "box", 2, marks=pytest.mark.slow),
         pytest.param("ppart_arange", "parsed_part", 2, marks=pytest.mark.slow),

@@ -15,9 +15,10 @@ from partseg.evaluation.assess import assess
 from partseg.evaluation.predictions import Predictions
 from partseg.evaluation.protocols import PROTOCOLS
 from partseg.layout import Dataset
+from partseg.models.config import load_config
 from pipelines import evaluate
 from pipelines.artifact import StageContext
-from pipelines.recipe import load_recipe
+from pipelines.recipe import CONFIGS, load_recipe
 from tests.evaluation.scenes import guesses, make_dataset
 
 NEEDED = {"weights": "w", "vocabulary": "v", "data": "d"}
@@ -73,7 +74,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     table = SimpleNamespace(rows=lambda names: list(names))
     monkeypatch.setattr(evaluate, "open_dataset", lambda artifact: dataset)
     monkeypatch.setattr(evaluate, "load_table", lambda artifact: table)
-    monkeypatch.setattr(evaluate, "load_detector", lambda artifact: None)
+    detector = SimpleNamespace(config=load_config(CONFIGS / "models" / "tiny.yaml"))
+    monkeypatch.setattr(evaluate, "load_detector", lambda artifact: detector)
     numbers = {item.name: item.category_id for item in dataset.categories}
 
     def detect(detector: Any, split: Any, names: list[str], **options: Any) -> Any:

@@ -125,7 +125,7 @@ def test_two_processes_differ_by_rounding(world, undisturbed):
     assert run.results["base"].metrics["loss"] == pytest.approx(undisturbed.metrics["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("processes", [0, 1])
+@pytest.mark.parametrize("processes", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_stopped_training_goes_on_where_it_was(tmp_path, undisturbed, processes, monkeypatch):
     monkeypatch.setattr("pipelines.watch.PROGRESS_INTERVAL", 0.0)
     world = World(tmp_path)
