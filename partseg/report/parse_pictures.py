@@ -148,7 +148,7 @@ def transfer_panels(
                 picture=_drawn(first.image, first.parts, colours),
             ),
             Panel(
-                title="patches in the colour of what they resemble"
+                title="patches by what they resemble"
                 + (f" in the first of {len(lenders)}" if len(lenders) > 1 else ""),
                 picture=correspondences(image, found, first.names, foreground, colours),
             ),

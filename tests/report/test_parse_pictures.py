@@ -99,7 +99,7 @@ def test_the_steps_of_a_transfer_are_told(found: Transfer, lender: Lender) -> No
     panels = transfer_panels(PHOTO, found, np.ones(GRID, bool), [lender], [KEPT])
     assert [panel.title for panel in panels] == [
         "base image and its parts",
-        "patches in the colour of what they resemble",
+        "patches by what they resemble",
         "2 parts transferred; outlines: 1 not confirmed",
         "1 box kept, with confidence",
     ]
