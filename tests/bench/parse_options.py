@@ -39,6 +39,12 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "... neighbours: 5, confirming_score: 0.4": {**VOTED, "confirming_score": 0.4},
     "... neighbours: 5, min_confidence: 0.2": {**VOTED, "min_confidence": 0.2},
     "... neighbours: 5, images_per_class: 20": {**VOTED, "images_per_class": 20},
+    "... neighbours: 9, confirming_score: 0.1, match_iou: 0": {
+        **VOTED,
+        "neighbours": 9,
+        "confirming_score": 0.1,
+        "match_iou": 0.0,
+    },
 }
 
 
@@ -49,7 +55,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="folder to keep, so that a second call goes on from it")
     options = parser.parse_args()
     print(
-        f"{'transferred parts':44}"
+        f"{'transferred parts':56}"
         + "".join(f"{f'seed {seed}':>16}" for seed in options.seeds)
         + f"{'mean':>16}"
     )
@@ -61,7 +67,7 @@ def main() -> None:
             shares = [(tally.precision or 0.0, tally.recall or 0.0) for tally in tallies]
             shares.append((mean(p for p, _ in shares), mean(r for _, r in shares)))
             cells = "".join(f"{f'P {100 * p:.1f} R {100 * r:.1f}':>16}" for p, r in shares)
-            print(f"{name:44}{cells}", flush=True)
+            print(f"{name:56}{cells}", flush=True)
 
 
 def audited(seed: int, changes: Mapping[str, Any], iterations: int | None, home: Path) -> Tally:
