@@ -92,6 +92,7 @@ def test_a_cluster_gives_the_same_bytes(flow: Any, raw: Path, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "cluster", "workers"]
 
 
+@pytest.mark.slow
 def test_an_error_arrives_as_it_was_and_another_runner_goes_on(
     flow: Any, cluster: str, raw: Path, tmp_path: Path
 ) -> None:

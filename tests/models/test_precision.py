@@ -20,11 +20,11 @@ from partseg.models.structures import Detections
 from partseg.models.vlpart import VLPart
 from tests.golden.vlpart import ROOT, batch, formula_model, frequencies, picture, text, without_chance
 
+pytestmark = pytest.mark.slow  # the golden tests of the same runs are in the ordinary suite
+
 # Our differences come out of another order of additions than the original's; they may be so much larger.
 SLACK = 4
-both = pytest.mark.parametrize(
-    "name", ["vlpart_r50", pytest.param("vlpart_swinb", marks=pytest.mark.slow)], scope="module"
-)
+both = pytest.mark.parametrize("name", ["vlpart_r50", "vlpart_swinb"], scope="module")
 
 
 @pytest.fixture(scope="module")

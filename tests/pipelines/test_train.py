@@ -114,6 +114,7 @@ def test_a_process_of_its_own_gives_the_same_bytes_and_the_run_loads_no_torch(wo
     assert files == {"model.safetensors", "model.json", "metrics.jsonl"}
 
 
+@pytest.mark.slow  # tests/training/test_distributed.py compares them step by step in the ordinary suite
 def test_two_processes_differ_by_rounding(world, undisturbed):
     run = world.run(BASE, only=("base",), processes=2)
     store = run.store

@@ -152,7 +152,8 @@ def test_a_training_nobody_listens_to_goes_on(boxes: Dataset, table: EmbeddingTa
     assert (tmp_path / "out" / "model.json").exists()
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
 def test_torchrun_that_is_stopped_leaves_a_checkpoint_and_no_process(
     boxes: Dataset, table: EmbeddingTable, tmp_path: Path, workers: int
 ) -> None:
