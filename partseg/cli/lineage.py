@@ -11,7 +11,6 @@ from rich.tree import Tree
 
 from partseg.cli.tables import console, print_table, seconds_text, size_text
 from partseg.errors import StoreError
-from pipelines.lineage import plain_params, raw_files
 
 if TYPE_CHECKING:
     from partseg.store import Action, Store
@@ -31,6 +30,8 @@ def print_artifact(store: Store, top: Node, *, params: bool = False, everything:
         params: print the parameters of all, not only its own.
         everything: print all files and raw files, however many there are.
     """
+    from pipelines.lineage import plain_params
+
     action, out = top.action, console()
     if action is None:
         raise StoreError("its record is missing", where=store.url)
@@ -89,6 +90,8 @@ def _tree(store: Store, node: Node, seen: set[tuple[str, str]], *, params: bool,
         tree.add("[dim]as above[/]")
         return tree
     if params:
+        from pipelines.lineage import plain_params
+
         tree.add(f"[cyan]{escape(_yaml(plain_params(action), ''))}[/]")
     for line in _raw(store, action, most):
         tree.add(escape(line))
@@ -98,6 +101,8 @@ def _tree(store: Store, node: Node, seen: set[tuple[str, str]], *, params: bool,
 
 
 def _raw(store: Store, action: Action, most: int | None) -> list[str]:
+    from pipelines.lineage import raw_files
+
     if "raw" not in action.parts:
         made_up = action.parts.get("params", {}).get("synthetic")
         return [f"made up: {json.dumps(made_up)}"] if made_up else []
