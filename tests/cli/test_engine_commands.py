@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import RECIPE
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.cli.fresh_process import ROOT, output_of
 
 
 def test_help_is_quick_and_loads_neither_torch_nor_prefect():
@@ -32,17 +31,9 @@ def test_planning_loads_neither_torch_nor_prefect(tmp_path):
         "from partseg.cli import main\ntry: main()\nexcept SystemExit: pass\n"
         "print(sorted({'torch', 'prefect'} & set(sys.modules)))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PARTSEG_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "never built" in done.stdout
-    assert done.stdout.strip().endswith("[]")
+    out = output_of(code, tmp_path)
+    assert "never built" in out
+    assert out.strip().endswith("[]")
     assert not (tmp_path / "home").exists()  # looking leaves no trace
 
 

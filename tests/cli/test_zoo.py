@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from partseg.cli import main
+from tests.cli.fresh_process import output_of
 
 Command = Callable[..., tuple[int, str, str]]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -136,13 +134,4 @@ def test_the_table_loads_neither_torch_nor_prefect(tmp_path: Path) -> None:
         "try: main()\nexcept SystemExit: pass\n"
         "print(sorted({'torch', 'prefect', 'timm'} & set(sys.modules)))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PARTSEG_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip().endswith("[]")
+    assert output_of(code, tmp_path).strip().endswith("[]")
